@@ -1,0 +1,164 @@
+"""Camera models: raw pixels <-> bearings (x, y, 1) in the camera's optical frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from d2_ros.errors import D2RosError
+
+MODELS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+"""Distortion models of ``sensor_msgs/CameraInfo`` and how many coefficients each may have."""
+
+_ITERATE = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-12)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A calibrated camera at one image size.
+
+    Attributes
+    ----------
+    width, height
+        Size of the raw image, px.
+    matrix
+        ``(3, 3)`` float64 intrinsics in centre-of-pixel coordinates, px.
+    distortion
+        ``(D,)`` float64 coefficients in the order of OpenCV and CameraInfo.
+    model
+        A key of :data:`MODELS`.
+    """
+
+    width: int
+    height: int
+    matrix: NDArray[np.float64]
+    distortion: NDArray[np.float64]
+    model: str = "plumb_bob"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matrix", np.asarray(self.matrix, np.float64).reshape(3, 3))
+        object.__setattr__(self, "distortion", np.asarray(self.distortion, np.float64).ravel())
+        if self.model not in MODELS:
+            known = ", ".join(MODELS)
+            raise D2RosError(f"distortion model {self.model!r} is unknown; known are {known}")
+        if len(self.distortion) not in MODELS[self.model]:
+            raise D2RosError(
+                f"{self.model} calibration has {len(self.distortion)} coefficients; "
+                f"it must have one of {MODELS[self.model]}"
+            )
+        if not (np.isfinite(self.matrix).all() and np.isfinite(self.distortion).all()):
+            raise D2RosError("calibration holds NaN or infinity; calibrate the camera again")
+        if self.matrix[0, 0] <= 0 or self.matrix[1, 1] <= 0:
+            raise D2RosError(
+                f"calibration has focal lengths {self.matrix[0, 0]:g} and {self.matrix[1, 1]:g}; "
+                "both must be positive (all zero means the driver is not calibrated)"
+            )
+
+    @property
+    def focal(self) -> float:
+        """Mean focal length, px."""
+        return float(self.matrix[0, 0] + self.matrix[1, 1]) / 2
+
+    def bearings(self, pixels: ArrayLike) -> NDArray[np.float64]:
+        """Undistort raw pixels.
+
+        Parameters
+        ----------
+        pixels
+            ``(N, 2)`` (u, v), px.
+
+        Returns
+        -------
+        ``(N, 3)`` float64 bearings (x, y, 1), optical frame.
+        """
+        points = np.asarray(pixels, np.float64).reshape(-1, 1, 2)
+        if len(points) == 0:
+            return np.empty((0, 3))
+        if self.model == "equidistant":
+            flat = cv2.fisheye.undistortPoints(
+                points, self.matrix, self.distortion, criteria=_ITERATE
+            )
+        else:
+            flat = cv2.undistortPointsIter(
+                points, self.matrix, self.distortion, np.eye(3), np.eye(3), _ITERATE
+            )
+        return np.column_stack([flat.reshape(-1, 2), np.ones(len(points))])
+
+    def project(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Project points of the optical frame, at any positive depth, into the raw image.
+
+        Parameters
+        ----------
+        points
+            ``(N, 3)``, optical frame.
+
+        Returns
+        -------
+        ``(N, 2)`` float64 pixels (u, v).
+        """
+        points = np.asarray(points, np.float64).reshape(-1, 3)
+        if len(points) == 0:
+            return np.empty((0, 2))
+        zero = np.zeros(3)
+        flat = (points / points[:, 2:])[:, None]
+        if self.model == "equidistant":
+            pixels, _ = cv2.fisheye.projectPoints(flat, zero, zero, self.matrix, self.distortion)
+        else:
+            pixels, _ = cv2.projectPoints(flat, zero, zero, self.matrix, self.distortion)
+        return pixels.reshape(-1, 2)
+
+
+def from_calibration(
+    width: int,
+    height: int,
+    model: str,
+    k: ArrayLike,
+    d: ArrayLike,
+    p: ArrayLike | None = None,
+    *,
+    binning: tuple[int, int] = (0, 0),
+    roi: tuple[int, int, int, int] = (0, 0, 0, 0),
+    rectified: bool = False,
+) -> Camera:
+    """Build a camera from the fields of a ``sensor_msgs/CameraInfo``.
+
+    Parameters
+    ----------
+    width, height
+        Full sensor resolution of the calibration, px.
+    model
+        ``distortion_model``; empty is taken as plumb_bob.
+    k, d, p
+        Row-major 3x3 intrinsics, distortion coefficients and 3x4 projection matrix.
+    binning
+        ``(binning_x, binning_y)``; 0 means 1.
+    roi
+        ``(x_offset, y_offset, width, height)`` on the unbinned sensor; all zero is the full one.
+    rectified
+        Images are rectified: use `p` and no distortion.
+
+    Raises
+    ------
+    D2RosError
+        If the calibration is unusable.
+    """
+    matrix = np.array(k, np.float64).reshape(3, 3)
+    distortion = np.asarray(d, np.float64).ravel()
+    if rectified:
+        if p is None:
+            raise D2RosError("rectified images need the projection matrix P in camera_info")
+        matrix = np.array(p, np.float64).reshape(3, 4)[:, :3].copy()
+        model, distortion = "plumb_bob", np.empty(0)
+    offset_x, offset_y, roi_width, roi_height = roi
+    matrix[0, 2] -= offset_x
+    matrix[1, 2] -= offset_y
+    size = np.array([roi_width or width, roi_height or height])
+    bins = np.maximum(binning, 1)
+    # Centre-of-pixel coordinates: pixel 0 of a binned image is the mean of the first `bins`.
+    matrix[:2, :2] /= bins[:, None]
+    matrix[:2, 2] = (matrix[:2, 2] + 0.5) / bins - 0.5
+    width, height = (int(edge) for edge in size // bins)
+    return Camera(width, height, matrix, distortion, model or "plumb_bob")

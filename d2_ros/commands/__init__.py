@@ -1,0 +1,1 @@
+"""The verbs of ``d2-ros``, one module each."""

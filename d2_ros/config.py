@@ -1,0 +1,342 @@
+"""Every parameter of the front-end and its node: default, unit, range and meaning.
+
+This is the only place where they stand. The node's parameter descriptors,
+``config/frontend.yaml`` and ``docs/parameters.md`` are derived from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from d2_ros.errors import D2RosError
+
+
+def _param(
+    default: Any,
+    description: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
+    """Declare a dataclass field together with all that is known of the parameter."""
+    metadata = {
+        "description": description,
+        "unit": unit,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "live": live,
+    }
+    if isinstance(default, list):
+        return field(default_factory=lambda: tuple(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """Detection and description."""
+
+    max_keypoints: int = _param(
+        1000, "Most keypoints kept per frame, best first.", low=10, high=8000, live=True
+    )
+    max_edge: int = _param(
+        1600,
+        "Longer images are reduced to this long edge before the network; "
+        "positions are still given in the image as it arrived.",
+        unit="px",
+        low=64,
+        high=8192,
+    )
+    grid_cells: int = _param(
+        16,
+        "Cells along the long edge over which keypoints are spread; 1 turns spreading off.",
+        low=1,
+        high=64,
+        live=True,
+    )
+
+
+@dataclass(frozen=True)
+class MatchingConfig:
+    """Nearest neighbours and geometric verification."""
+
+    max_epipolar_error: float = _param(
+        4.0,
+        "A match of detected positions further than this from the pair's geometry is an outlier.",
+        unit="px",
+        low=0.1,
+        high=50.0,
+        live=True,
+    )
+    seed: int = _param(0, "Seed of the robust estimator.", low=0, high=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """Two-view patch alignment."""
+
+    patch_radius: int = _param(
+        8, "Half the side of the square patch: 8 is 17x17.", unit="px", low=3, high=24
+    )
+    levels: int = _param(2, "Pyramid levels, each half the size of the last.", low=1, high=5)
+    max_iterations: int = _param(12, "Most Gauss-Newton steps per pyramid level.", low=1, high=100)
+    max_move: float = _param(
+        6.0, "Alignments that move a keypoint further are rejected.", unit="px", low=0.5, high=50.0
+    )
+    max_forward_backward: float = _param(
+        0.5,
+        "Alignments whose way back ends further from the start are rejected.",
+        unit="px",
+        low=0.01,
+        high=10.0,
+    )
+    min_correlation: float = _param(
+        0.8,
+        "Alignments whose patches correlate less are rejected.",
+        low=-1.0,
+        high=1.0,
+    )
+    max_sigma: float = _param(
+        1.0,
+        "Alignments less certain than this (largest standard deviation) are rejected.",
+        unit="px",
+        low=0.01,
+        high=10.0,
+    )
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """The keyframe window and when a frame enters it."""
+
+    size: int = _param(7, "Keyframes kept.", unit="keyframes", low=1, high=30)
+    min_tracked_share: float = _param(
+        0.7,
+        "A frame that still sees a smaller share of the last keyframe's tracks is a keyframe.",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+    min_parallax: float = _param(
+        20.0,
+        "A frame whose median parallax to the last keyframe, rotation removed, is larger "
+        "is a keyframe.",
+        unit="px",
+        low=0.0,
+        high=1000.0,
+        live=True,
+    )
+    max_interval: float = _param(
+        5.0,
+        "A frame later than this after the last keyframe is a keyframe "
+        "if the camera has moved at all.",
+        unit="s",
+        low=0.0,
+        high=3600.0,
+        live=True,
+    )
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """Multi-view optimisation of the tracks of the window."""
+
+    enabled: bool = _param(True, "Refine keypoints; off publishes detected positions.")
+    kernel_start: float = _param(
+        4.0, "Width of the Cauchy kernel in the first pass.", unit="px", low=0.01, high=100.0
+    )
+    kernel_end: float = _param(
+        1.0, "Width of the Cauchy kernel in the last pass.", unit="px", low=0.01, high=100.0
+    )
+    passes: int = _param(
+        3, "Passes from wide to narrow kernel, affine part renewed each time.", low=1, high=10
+    )
+    prior_sigma: float = _param(
+        8.0, "Weak prior that holds observations without a good edge.", unit="px", low=0.1, high=1e3
+    )
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """How images come in (node only)."""
+
+    qos: str = _param(
+        "live",
+        "live: best effort, newest frame wins; replay: reliable, every frame is processed.",
+        choices=("live", "replay"),
+    )
+    compressed: bool = _param(False, "Subscribe to image_raw/compressed instead of image_raw.")
+    rectified: bool = _param(False, "Images are rectified: use P and no distortion.")
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What goes out (node and replay)."""
+
+    descriptors: str = _param(
+        "none",
+        "Type in which descriptors are published, if at all.",
+        choices=("none", "uint8", "float32"),
+    )
+    vins_format: str = _param(
+        "none",
+        "Layout of the feature_tracks topic for VINS-Fusion or VINS-Mono.",
+        choices=("none", "fusion", "mono"),
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """All parameters. Nested groups become dotted names, such as ``window.size``."""
+
+    device: str = _param(
+        "auto",
+        "Where the network runs: auto takes the GPU where there is one.",
+        choices=("auto", "cpu", "cuda"),
+    )
+    precision: str = _param(
+        "auto",
+        "Arithmetic of the network: auto is fp32 on the CPU and fp16 on the GPU.",
+        choices=("auto", "fp32", "fp16", "bf16"),
+    )
+    threads: int = _param(0, "CPU threads of the network; 0 takes all cores.", low=0, high=256)
+    weights: str = _param(
+        "off_the_shelf", "Name of the weights (d2-ros weights list) or path of a checkpoint."
+    )
+    cameras: tuple[str, ...] = _param(["camera"], "Names of the cameras (node only).")
+    autostart: bool = _param(False, "Configure and activate without being asked (node only).")
+    features: FeaturesConfig = FeaturesConfig()
+    matching: MatchingConfig = MatchingConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    window: WindowConfig = WindowConfig()
+    refinement: RefinementConfig = RefinementConfig()
+    input: InputConfig = InputConfig()
+    output: OutputConfig = OutputConfig()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One flattened parameter: dotted name, default and what is known of it."""
+
+    name: str
+    default: Any
+    description: str
+    unit: str
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    live: bool
+
+    @property
+    def range_text(self) -> str:
+        """The allowed values in words, for messages and documentation."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}"
+        return "true or false" if isinstance(self.default, bool) else "any"
+
+    def check(self, value: Any) -> Any:
+        """Return `value` in the parameter's type.
+
+        Raises
+        ------
+        D2RosError
+            If the type is wrong or the value is out of range.
+        """
+        kind = type(self.default)
+        if kind is tuple and isinstance(value, (list, tuple)):
+            value = tuple(str(item) for item in value)
+        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not kind:
+            names = {tuple: "a list of strings", float: "a number", int: "an integer"}
+            expected = names.get(kind, {bool: "true or false", str: "a string"}.get(kind))
+            raise D2RosError(f"parameter {self.name} is {value!r}; it must be {expected}")
+        outside = (self.choices and value not in self.choices) or (
+            self.low is not None
+            and self.high is not None
+            and not self.low <= value <= self.high  # also refuses NaN
+        )
+        if outside:
+            raise D2RosError(f"parameter {self.name} is {value!r}; it must be {self.range_text}")
+        return value
+
+
+def parameters(config: Config | None = None) -> Iterator[Parameter]:
+    """Yield every parameter of `config` (default: the defaults), groups flattened."""
+    yield from _flatten(config or Config(), "")
+
+
+def _flatten(node: Any, prefix: str) -> Iterator[Parameter]:
+    for entry in dataclasses.fields(node):
+        value = getattr(node, entry.name)
+        if dataclasses.is_dataclass(value):
+            yield from _flatten(value, f"{prefix}{entry.name}.")
+        else:
+            yield Parameter(name=prefix + entry.name, default=value, **entry.metadata)
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return `config` with the dotted names of `values` replaced, after checking each.
+
+    Raises
+    ------
+    D2RosError
+        For an unknown name or a value of the wrong type or out of range.
+    """
+    known = {parameter.name: parameter for parameter in parameters(config)}
+    for name, value in values.items():
+        if name not in known:
+            raise D2RosError(
+                f"unknown parameter {name}; `d2-ros doctor --parameters` lists the known ones"
+            )
+        config = _replace(config, name.split("."), known[name].check(value))
+    return config
+
+
+def _replace(node: Any, path: list[str], value: Any) -> Any:
+    head, *rest = path
+    if rest:
+        value = _replace(getattr(node, head), rest, value)
+    return dataclasses.replace(node, **{head: value})
+
+
+def load_params_file(path: Path) -> dict[str, Any]:
+    """Read the ``ros__parameters`` of the node's YAML file as dotted names.
+
+    Raises
+    ------
+    D2RosError
+        If the file cannot be read or is not a ROS parameter file.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise D2RosError(f"parameter file {path} cannot be read: {error}") from None
+    if not isinstance(tree, dict):
+        raise D2RosError(f"parameter file {path} holds no node; see config/frontend.yaml")
+    values: dict[str, Any] = {}
+    for node, content in tree.items():
+        if not isinstance(content, dict) or not isinstance(content.get("ros__parameters"), dict):
+            raise D2RosError(f"parameter file {path} has no ros__parameters under {node!r}")
+        values.update(_dotted(content["ros__parameters"], ""))
+    values.pop("use_sim_time", None)  # belongs to rclpy, not to the front-end
+    return values
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

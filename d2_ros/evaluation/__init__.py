@@ -1,0 +1,1 @@
+"""Judging the front-end, and its peers, against ground truth."""

@@ -1,0 +1,1 @@
+"""Image -> keypoints, scores and descriptors."""

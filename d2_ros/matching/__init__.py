@@ -1,0 +1,1 @@
+"""Frame x keyframe window -> verified and aligned matches."""

@@ -1,0 +1,1 @@
+"""Everything that imports rclpy, cv_bridge or a message package."""

@@ -1,0 +1,92 @@
+"""The rows of the output topics, as NumPy structured types (no ROS needed).
+
+The front-end fills these arrays, the node sends their bytes and the offline replay writes
+the same bytes to a bag, so the layout of every topic is stated here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+FEATURES = np.dtype(
+    [
+        ("x", "<f4"), ("y", "<f4"), ("z", "<f4"),
+        ("u", "<f4"), ("v", "<f4"),
+        ("u_detected", "<f4"), ("v_detected", "<f4"),
+        ("sigma_uu", "<f4"), ("sigma_uv", "<f4"), ("sigma_vv", "<f4"),
+        ("score", "<f4"),
+        ("track_id", "<u4"), ("track_length", "<u4"),
+        ("refined", "u1"),
+    ]
+)  # fmt: skip
+"""One keypoint of a frame: bearing, refined and detected pixel, covariance (px^2), track."""
+
+MATCHES = np.dtype(
+    [
+        ("index", "<u4"),
+        ("keyframe_sec", "<i4"), ("keyframe_nanosec", "<u4"), ("keyframe_index", "<u4"),
+        ("u", "<f4"), ("v", "<f4"), ("keyframe_u", "<f4"), ("keyframe_v", "<f4"),
+        ("similarity", "<f4"),
+        ("inlier", "u1"),
+    ]
+)  # fmt: skip
+"""One match of a frame's keypoint with a keypoint of a window keyframe."""
+
+TRACKS = np.dtype(
+    [
+        ("track_id", "<u4"),
+        ("sec", "<i4"), ("nanosec", "<u4"), ("index", "<u4"),
+        ("x", "<f4"), ("y", "<f4"), ("z", "<f4"),
+        ("u", "<f4"), ("v", "<f4"),
+        ("sigma_uu", "<f4"), ("sigma_uv", "<f4"), ("sigma_vv", "<f4"),
+    ]
+)  # fmt: skip
+"""One observation of a track in a window keyframe, after the window solution."""
+
+
+def split_stamp(stamp: int) -> tuple[int, int]:
+    """Integer nanoseconds -> (sec, nanosec) of ``builtin_interfaces/Time``."""
+    return divmod(int(stamp), 1_000_000_000)
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What the front-end says of one frame.
+
+    Attributes
+    ----------
+    stamp
+        The image's own stamp, integer nanoseconds.
+    is_keyframe
+        Whether the frame entered the keyframe window.
+    features
+        ``(N,)`` of :data:`FEATURES`.
+    matches
+        ``(M,)`` of :data:`MATCHES`.
+    tracks
+        ``(T,)`` of :data:`TRACKS` on keyframes, None on other frames.
+    descriptors
+        ``(N, 512)`` float32, L2-normalised, rows as in ``features``.
+    timings_ms
+        Milliseconds spent per stage.
+    """
+
+    stamp: int
+    is_keyframe: bool
+    features: NDArray[np.void]
+    matches: NDArray[np.void]
+    tracks: NDArray[np.void] | None
+    descriptors: NDArray[np.float32]
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.features.dtype != FEATURES or self.matches.dtype != MATCHES:
+            raise ValueError("features and matches must have the dtypes of d2_ros.records")
+        if self.tracks is not None and self.tracks.dtype != TRACKS:
+            raise ValueError("tracks must have the dtype records.TRACKS")
+        if len(self.descriptors) != len(self.features):
+            raise ValueError("descriptors and features must have the same number of rows")

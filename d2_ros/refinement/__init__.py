@@ -1,0 +1,1 @@
+"""Tracks -> sub-pixel tracks with covariances."""

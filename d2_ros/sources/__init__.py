@@ -1,0 +1,1 @@
+"""Where frames come from: bags, dataset folders, videos and the synthetic sequence."""

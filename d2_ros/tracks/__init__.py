@@ -1,0 +1,1 @@
+"""Aligned matches -> tracks over a window of keyframes."""
