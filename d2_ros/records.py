@@ -48,6 +48,42 @@ TRACKS = np.dtype(
 """One observation of a track in a window keyframe, after the window solution."""
 
 
+DESCRIPTOR_SCALE = 512.0
+"""UINT8 descriptors are ``round(512 * value)``, cut at 255, as is usual for SIFT."""
+
+POINT_FIELD_TYPES = {"|i1": 1, "|u1": 2, "<i2": 3, "<u2": 4, "<i4": 5, "<u4": 6, "<f4": 7, "<f8": 8}
+"""NumPy type -> ``datatype`` of ``sensor_msgs/PointField``."""
+
+
+def point_fields(rows: np.dtype) -> list[tuple[str, int, int, int]]:
+    """Return (name, offset, datatype, count) of every ``sensor_msgs/PointField`` of `rows`."""
+    fields = []
+    for name in rows.names or ():
+        kind, offset = rows.fields[name][:2]  # type: ignore[index]
+        fields.append((name, offset, POINT_FIELD_TYPES[kind.base.str], int(np.prod(kind.shape))))
+    return fields
+
+
+def pack_descriptors(descriptors: NDArray[np.float32], kind: str) -> NDArray[np.void]:
+    """Return the rows of the ``descriptors`` topic.
+
+    Parameters
+    ----------
+    descriptors
+        ``(N, 512)`` float32, L2-normalised, not negative.
+    kind
+        ``uint8`` (quantised with :data:`DESCRIPTOR_SCALE`) or ``float32`` (as they are).
+
+    Returns
+    -------
+    ``(N,)`` with the one field ``descriptor`` of 512 values.
+    """
+    if kind == "uint8":
+        descriptors = np.clip(np.rint(descriptors * DESCRIPTOR_SCALE), 0, 255)
+    layout = np.dtype([("descriptor", {"uint8": "u1", "float32": "<f4"}[kind], (512,))])
+    return np.ascontiguousarray(descriptors, layout["descriptor"].base).view(layout)[:, 0]
+
+
 def split_stamp(stamp: int) -> tuple[int, int]:
     """Integer nanoseconds -> (sec, nanosec) of ``builtin_interfaces/Time``."""
     return divmod(int(stamp), 1_000_000_000)
