@@ -1,0 +1,258 @@
+"""Images -> features: keypoints, covariances, scores and descriptors (D2-Net)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from d2_ros.config import Config
+from d2_ros.errors import D2RosError
+from d2_ros.features import detection
+from d2_ros.features.images import prepare
+from d2_ros.features.network import OFFSET, STRIDE, Network, normalise
+from d2_ros.features.weights import load_weights
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+SIGMA_PER_WIDTH = 0.2
+"""Standard deviation of a detected position over the width of its peak (measured)."""
+
+
+@dataclass(frozen=True)
+class ResponseMap:
+    """The network's output for one image, and where its cells lie in that image.
+
+    Attributes
+    ----------
+    values
+        ``(512, h, w)`` on the device, after ReLU, in the network's arithmetic, channels-last.
+    scale
+        ``(2,)`` float64, network px per raw px, (u, v).
+    """
+
+    values: Tensor
+    scale: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 3 or np.shape(self.scale) != (2,):
+            raise ValueError("a response map is (C, h, w) with a scale (u, v)")
+
+    def cells_to_pixels(self, cells: ArrayLike) -> NDArray[np.float64]:
+        """``(N, 2)`` (column, row) cells -> raw pixels (u, v)."""
+        network = np.asarray(cells, np.float64) * STRIDE + OFFSET
+        return (network + 0.5) / self.scale - 0.5  # a resize keeps the corners, not the centres
+
+    def pixels_to_cells(self, pixels: ArrayLike) -> NDArray[np.float64]:
+        """``(N, 2)`` raw pixels (u, v) -> (column, row) cells."""
+        network = (np.asarray(pixels, np.float64) + 0.5) * self.scale - 0.5
+        return (network - OFFSET) / STRIDE
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of one image, best first, in rounds over a grid.
+
+    Attributes
+    ----------
+    keypoints
+        ``(N, 2)`` float32 raw pixels (u, v).
+    covariances
+        ``(N, 2, 2)`` float32 of the keypoints, px^2, positive definite.
+    scores
+        ``(N,)`` float32 soft detection score, 1/9 to 1.
+    descriptors
+        ``(N, 512)`` float32 on the device, of unit length.
+    channels
+        ``(N,)`` int64 on the device, the channel each keypoint was found in.
+    response
+        Where they come from.
+    """
+
+    keypoints: NDArray[np.float32]
+    covariances: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    descriptors: Tensor
+    channels: Tensor
+    response: ResponseMap
+
+    def __post_init__(self) -> None:
+        if len({len(self.keypoints), len(self.covariances), len(self.scores)}) > 1 or not (
+            len(self.keypoints) == len(self.descriptors) == len(self.channels)
+        ):
+            raise ValueError("the arrays of a Features must have the same number of rows")
+
+
+class Extractor:
+    """The network with its weights, on its device.
+
+    Parameters
+    ----------
+    config
+        Uses ``weights``, ``device``, ``precision``, ``threads`` and ``features``.
+
+    Raises
+    ------
+    D2RosError
+        If the weights cannot be used or the device is not there.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.device = pick_device(config.device)
+        self.dtype = pick_dtype(config.precision, self.device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        network = Network()
+        network.load_state_dict(load_weights(config.weights))
+        network.requires_grad_(False).eval()
+        network = network.to(self.device, self.dtype)
+        self.network = network.to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def extract(self, images: Sequence[NDArray[Any]]) -> list[Features]:
+        """Features of every image; images of one size and type share a forward pass.
+
+        Parameters
+        ----------
+        images
+            Each ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16, at least 64 px.
+
+        Raises
+        ------
+        D2RosError
+            For an image that cannot be used, before any work is done.
+        """
+        return [self.features(response) for response in self.respond(images)]
+
+    @torch.inference_mode()
+    def respond(self, images: Sequence[NDArray[Any]]) -> list[ResponseMap]:
+        """Run the network only; arguments and errors as in :meth:`extract`."""
+        prepared = [prepare(image, self.config.features.max_edge) for image in images]
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for index, (image, _) in enumerate(prepared):
+            groups.setdefault((image.shape, image.dtype), []).append(index)
+        responses: dict[int, ResponseMap] = {}
+        for members in groups.values():
+            batch = torch.from_numpy(np.stack([prepared[index][0] for index in members]))
+            maps = self.network(normalise(batch.to(self.device), self.dtype)).response
+            maps = maps.contiguous(memory_format=torch.channels_last)
+            for index, values in zip(members, maps, strict=True):
+                responses[index] = ResponseMap(values, prepared[index][1])
+        return [responses[index] for index in range(len(prepared))]
+
+    @torch.inference_mode()
+    def features(self, response: ResponseMap) -> Features:
+        """Detect and describe in a response map."""
+        settings = self.config.features
+        peaks = detection.detect(response.values)
+        _, height, width = response.values.shape
+        chosen = detection.spread(
+            peaks.cells,
+            peaks.scores,
+            max(height, width) / settings.grid_cells,
+            settings.max_keypoints,
+        )
+        cells, channels = peaks.cells[chosen], peaks.channels[chosen]
+        descriptors = detection.sample(response.values, cells)
+        table = torch.cat([cells, peaks.scores[chosen, None], peaks.spreads[chosen].flatten(1)], 1)
+        host = table.cpu().numpy()  # the one transfer back
+        return Features(
+            keypoints=response.cells_to_pixels(host[:, :2]).astype(np.float32),
+            covariances=_covariances(host[:, 3:].reshape(-1, 2, 2), response.scale),
+            scores=host[:, 2].copy(),
+            descriptors=descriptors,
+            channels=channels,
+            response=response,
+        )
+
+
+def describe(response: ResponseMap, pixels: ArrayLike) -> Tensor:
+    """Descriptors at any place.
+
+    Parameters
+    ----------
+    response
+        From :meth:`Extractor.extract` or :meth:`Extractor.respond`.
+    pixels
+        ``(M, 2)`` raw pixels (u, v); beyond the map the nearest place within it counts.
+
+    Returns
+    -------
+    ``(M, 512)`` float32 on the device, of unit length.
+    """
+    return detection.sample(response.values, _to_device(response, pixels))
+
+
+def redetect(
+    response: ResponseMap, pixels: ArrayLike, channels: Tensor, radius_cells: int
+) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
+    """Find the strongest peak of a given channel near each predicted place.
+
+    Parameters
+    ----------
+    response
+        Of the image to look in.
+    pixels
+        ``(M, 2)`` predicted raw pixels (u, v).
+    channels
+        ``(M,)`` int64, the channel of each keypoint where it was first detected.
+    radius_cells
+        Cells searched to each side; a cell is 4 network px.
+
+    Returns
+    -------
+    found
+        ``(M,)`` bool.
+    pixels
+        ``(M, 2)`` float32 raw pixels (u, v); the predicted place where nothing was found.
+    scores
+        ``(M,)`` float32; 0 where nothing was found.
+    """
+    channels = torch.as_tensor(channels, device=response.values.device)
+    found, cells, scores = detection.redetect(
+        response.values, _to_device(response, pixels), channels, radius_cells
+    )
+    host = torch.cat([found[:, None], cells, scores[:, None]], 1).cpu().numpy()
+    places = response.cells_to_pixels(host[:, 1:3]).astype(np.float32)
+    return host[:, 0] > 0, places, host[:, 3].copy()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of parameter ``device``.
+
+    Raises
+    ------
+    D2RosError
+        If CUDA is asked for and not there.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise D2RosError(
+            "parameter device is 'cuda' but torch sees no GPU; `d2-ros doctor` says why, "
+            "or set device to auto"
+        )
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The arithmetic of parameter ``precision`` on `device`."""
+    if precision == "auto":
+        precision = "fp16" if device.type == "cuda" else "fp32"
+    return _DTYPES[precision]
+
+
+def _to_device(response: ResponseMap, pixels: ArrayLike) -> Tensor:
+    cells = response.pixels_to_cells(np.reshape(pixels, (-1, 2))).astype(np.float32)
+    return torch.from_numpy(cells).to(response.values.device)
+
+
+def _covariances(spreads: NDArray[np.float32], scale: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Squared peak widths, cells^2 -> covariances, raw px^2."""
+    factor = SIGMA_PER_WIDTH * STRIDE / scale
+    return (spreads * factor[:, None] * factor).astype(np.float32)

@@ -1,0 +1,249 @@
+"""Weights of the network: shipped, imported by the user, or a checkpoint given by its path.
+
+Named weights are fp16 safetensors, checked against their SHA-256 each time they are loaded: the
+shipped ones against the sum below, imported ones against the sum written beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from d2_ros.errors import D2RosError
+from d2_ros.features.network import LAYERS
+
+SHIPPED = {
+    "off_the_shelf": (
+        Path(__file__).parent / "data" / "d2_ots.safetensors",
+        "bbf0de9fb9aa3e6653bf75d89c3272145e1bd31abe949054d1bcb149ccae7c15",
+    )
+}
+"""Weights inside the package: file and SHA-256."""
+
+_PREFIX = "dense_feature_extraction.model."
+_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)  # of the convolutions among their ReLUs and pools
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Weights known by name: their file and the SHA-256 it must have ("" if it was lost)."""
+
+    name: str
+    path: Path
+    sha256: str
+
+    def actual_sha256(self) -> str:
+        """SHA-256 of the file as it is now."""
+        return hashlib.sha256(_read(self.path)).hexdigest()
+
+
+def user_folder() -> Path:
+    """Where imported weights are kept: ``$XDG_DATA_HOME/d2_ros/weights``."""
+    home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(home) / "d2_ros" / "weights"
+
+
+def known_weights() -> list[WeightsFile]:
+    """All weights that can be loaded by name, shipped ones first."""
+    files = [WeightsFile(name, *entry) for name, entry in SHIPPED.items()]
+    for path in sorted(user_folder().glob("*.safetensors")):
+        note = _sum_path(path)
+        text = note.read_text(encoding="utf-8").split() if note.is_file() else []
+        files.append(WeightsFile(path.stem, path, text[0] if text else ""))
+    return files
+
+
+def find_weights(name: str) -> WeightsFile:
+    """The weights of that name.
+
+    Raises
+    ------
+    D2RosError
+        If there are none.
+    """
+    known = known_weights()
+    for file in known:
+        if file.name == name:
+            return file
+    names = ", ".join(file.name for file in known)
+    raise D2RosError(
+        f"there are no weights named {name!r} and no such file; known names are {names} "
+        "(`d2-ros weights import FILE` adds a checkpoint)"
+    )
+
+
+def load_weights(name: str) -> dict[str, Tensor]:
+    """Load weights by name, or a checkpoint by its path.
+
+    Parameters
+    ----------
+    name
+        A name from :func:`known_weights`, or the path of a ``.safetensors`` file or of an
+        official ``.pth`` checkpoint.
+
+    Returns
+    -------
+    State of :class:`~d2_ros.features.network.Network`: ``conv1_1.weight`` ... on the CPU.
+
+    Raises
+    ------
+    D2RosError
+        If there is no such thing, or it is damaged or not what it should be.
+    """
+    if name not in {file.name for file in known_weights()} and Path(name).is_file():
+        return read_checkpoint(Path(name))
+    return _load_named(find_weights(name))
+
+
+def verify_weights(name: str) -> None:
+    """Check the SHA-256 and the content of named weights.
+
+    Raises
+    ------
+    D2RosError
+        Saying what is wrong with them.
+    """
+    _load_named(find_weights(name))
+
+
+def import_weights(source: Path, name: str) -> WeightsFile:
+    """Convert a checkpoint to fp16 safetensors and keep it under a name.
+
+    Raises
+    ------
+    D2RosError
+        If the checkpoint cannot be used, the name is taken by shipped weights or not a plain
+        name, or the folder cannot be written to.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or name in SHIPPED:
+        raise D2RosError(
+            f"weights cannot be named {name!r}; take --name with letters, digits, _ . and - "
+            f"other than {', '.join(SHIPPED)}"
+        )
+    halves = {key: value.half().contiguous() for key, value in read_checkpoint(source).items()}
+    _check(halves, f"{source} in half precision")
+    data = save_safetensors(halves, metadata={"source": source.name})
+    path = user_folder() / f"{name}.safetensors"
+    checksum = hashlib.sha256(data).hexdigest()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace_file(path, data)
+        _replace_file(_sum_path(path), f"{checksum}  {path.name}\n".encode())
+    except OSError as error:
+        raise D2RosError(f"cannot write weights to {path}: {error.strerror}") from None
+    return WeightsFile(name, path, checksum)
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read a ``.safetensors`` file or an official D2-Net ``.pth`` checkpoint.
+
+    Raises
+    ------
+    D2RosError
+        If the file is missing, damaged or holds anything else.
+    """
+    if path.suffix == ".safetensors":
+        return _parse(_read(path), str(path))
+    return _check(_from_official(_unpickle(path), path), str(path))
+
+
+def _load_named(file: WeightsFile) -> dict[str, Tensor]:
+    data = _read(file.path)
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != file.sha256:
+        remedy = "install the package again" if file.name in SHIPPED else "import them again"
+        raise D2RosError(
+            f"weights {file.name} ({file.path}) have SHA-256 {actual[:12]}..., expected "
+            f"{file.sha256[:12] or 'none recorded'}...: the file was changed or damaged; {remedy}"
+        )
+    return _parse(data, str(file.path))
+
+
+def _parse(data: bytes, label: str) -> dict[str, Tensor]:
+    try:
+        tensors = load_safetensors(data)
+    except SafetensorError as error:
+        raise D2RosError(f"weights {label} are not a valid safetensors file: {error}") from None
+    return _check(tensors, label)
+
+
+def _unpickle(path: Path) -> Any:
+    _read(path)  # says plainly that a file is missing or unreadable
+    # torch before 2.5 has no such context; there the plain load below refuses the Namespace.
+    allow = getattr(torch.serialization, "safe_globals", lambda _: contextlib.nullcontext())
+    try:
+        with allow([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise nearly anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        remedy = "give an official D2-Net checkpoint"
+        if "argparse.Namespace" in str(error):
+            remedy = "torch 2.5 or newer reads it: convert it there with `d2-ros weights import`"
+        raise D2RosError(
+            f"checkpoint {path} cannot be read as plain weights ({reason}); {remedy}"
+        ) from None
+
+
+def _from_official(content: Any, path: Path) -> dict[str, Any]:
+    """Rename the entries of an official checkpoint to those of our network."""
+    model = content.get("model") if isinstance(content, Mapping) else None
+    if not isinstance(model, Mapping):
+        raise D2RosError(f"checkpoint {path} has no entry 'model'; it is not a D2-Net checkpoint")
+    names = dict(zip(map(str, _INDICES), LAYERS, strict=True))
+    renamed = {}
+    for key, value in model.items():
+        index, _, kind = str(key).removeprefix(_PREFIX).partition(".")
+        known = str(key).startswith(_PREFIX) and index in names
+        renamed[f"{names[index]}.{kind}" if known else str(key)] = value
+    return renamed
+
+
+def _check(tensors: Mapping[str, Any], label: str) -> dict[str, Tensor]:
+    """Refuse anything but exactly the network's finite tensors."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (inputs, outputs) in LAYERS.items():
+        shapes[f"{name}.weight"] = (outputs, inputs, 3, 3)
+        shapes[f"{name}.bias"] = (outputs,)
+    odd = sorted(shapes.keys() ^ tensors.keys())
+    if odd:
+        what = "lack" if odd[0] in shapes else "have the unknown entry"
+        raise D2RosError(f"weights {label} {what} {odd[0]}; they are not D2-Net's")
+    for key, shape in shapes.items():
+        value = tensors[key]
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise D2RosError(f"weights {label}: {key} is {found}, expected {shape}")
+        if not value.is_floating_point() or not value.isfinite().all():
+            raise D2RosError(f"weights {label}: {key} holds NaN, infinity or integers")
+    return {key: tensors[key].float() for key in shapes}
+
+
+def _sum_path(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise D2RosError(f"weights {path} cannot be read: {error.strerror}") from None
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    """Write in one step, so that an interrupted import leaves no half file under the name."""
+    scratch = path.with_name(path.name + ".part")
+    scratch.write_bytes(data)
+    os.replace(scratch, path)
