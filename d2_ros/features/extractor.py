@@ -112,7 +112,8 @@ class Extractor:
         network.load_state_dict(load_weights(config.weights))
         network.requires_grad_(False).eval()
         network = network.to(self.device, self.dtype)
-        self.network = network.to(memory_format=torch.channels_last)
+        # torch's stubs lack this overload
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def extract(self, images: Sequence[NDArray[Any]]) -> list[Features]:
