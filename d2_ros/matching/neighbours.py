@@ -1,0 +1,83 @@
+"""Mutual nearest neighbours of a frame's descriptors among those of every keyframe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Tentative matches of a frame with the keyframes of a window.
+
+    Attributes
+    ----------
+    index
+        ``(M,)`` int64 row of the frame's keypoint.
+    keyframe
+        ``(M,)`` int64 position of the keyframe in the window.
+    keyframe_index
+        ``(M,)`` int64 row of that keyframe's keypoint.
+    similarity
+        ``(M,)`` float32 cosine similarity.
+    """
+
+    index: NDArray[np.int64]
+    keyframe: NDArray[np.int64]
+    keyframe_index: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        lengths = {len(column) for column in vars(self).values()}
+        if len(lengths) != 1:
+            raise ValueError("the columns of Matches must have one length")
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def match(descriptors: torch.Tensor, keyframes: Sequence[torch.Tensor]) -> Matches:
+    """Match `descriptors` with those of every keyframe, mutually nearest by cosine.
+
+    No similarity threshold and no ratio test: both harm D2-Net, and the geometry decides.
+
+    Parameters
+    ----------
+    descriptors
+        ``(N, 512)`` L2-normalised.
+    keyframes
+        K tensors ``(N_k, 512)``, L2-normalised, on the same device.
+
+    Returns
+    -------
+    Matches, ordered by keyframe, then by index.
+    """
+    sizes = [len(keyframe) for keyframe in keyframes]
+    if len(descriptors) == 0 or sum(sizes) == 0:
+        return _empty()
+    # Padding to one size makes the window a single batched product; pads never win.
+    padded = torch.nn.utils.rnn.pad_sequence(list(keyframes), batch_first=True)
+    similarity = descriptors @ padded.transpose(1, 2)  # (K, N, max N_k)
+    columns = torch.arange(padded.shape[1], device=padded.device)
+    counts = torch.tensor(sizes, device=padded.device)
+    similarity.masked_fill_((columns >= counts[:, None])[:, None], -2.0)
+    best, forward = similarity.max(2)
+    backward = similarity.argmax(1)
+    rows = torch.arange(len(descriptors), device=padded.device)
+    mutual = (torch.gather(backward, 1, forward) == rows) & (best > -2.0)
+    keyframe, index = torch.nonzero(mutual, as_tuple=True)
+    return Matches(
+        index.cpu().numpy(),
+        keyframe.cpu().numpy(),
+        forward[mutual].cpu().numpy(),
+        best[mutual].float().cpu().numpy(),
+    )
+
+
+def _empty() -> Matches:
+    none = np.empty(0, np.int64)
+    return Matches(none, none, none, np.empty(0, np.float32))

@@ -1,0 +1,134 @@
+"""Finding again what the matching missed: keypoints of known tracks, in their own channel.
+
+D2-Net keeps a keypoint only where its channel is the strongest of all 512. Where a track is
+expected, that is too much to ask: a local maximum of the track's own channel near the
+predicted place is the same detection with the channel known beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from d2_ros.features.extractor import Features, describe, redetect
+from d2_ros.matching.motion import predict
+from d2_ros.tracks.window import Keyframe
+
+_RADIUS = 2  # cells around the predicted place
+_SAME = 2.0  # px: a detection this near is the same keypoint
+_MARGIN = 4.0  # px from the image border
+
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Verified matches with one keyframe: rows of the frame, rows of the keyframe."""
+
+
+def find_lost(
+    features: Features,
+    tracks: NDArray[np.int64],
+    window: Sequence[Keyframe],
+    pairs: Sequence[Pairs],
+    limit: int,
+    size: tuple[int, int],
+) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:
+    """Look for the last keyframes' tracks that no match has found.
+
+    Parameters
+    ----------
+    features, tracks
+        The frame's keypoints and their tracks ``(N,)``, 0 for none.
+    window, pairs
+        Keyframes, and the frame's verified matches with each.
+    limit
+        Most keypoints of the frame; unassigned detections make room, worst first.
+    size
+        (width, height) of the image, px.
+
+    Returns
+    -------
+    features, tracks
+        With the keypoints found again appended.
+    row_of
+        ``(N,)`` new row of every old one, -1 for those that made room.
+    """
+    lost, places, channels = [], [], []
+    seen = set(tracks.tolist())
+    for keyframe, (rows, keyframe_rows) in reversed(list(zip(window, pairs, strict=True))):
+        missing = np.array([t not in seen for t in keyframe.tracks.tolist()], bool)
+        missing &= keyframe.tracks > 0
+        warps = predict(
+            keyframe.pixels[missing],
+            keyframe.pixels[keyframe_rows],
+            features.keypoints[rows].astype(np.float64),
+        )
+        if warps is None or not missing.any():
+            continue
+        seen.update(keyframe.tracks[missing].tolist())
+        lost.append(keyframe.tracks[missing])
+        places.append(warps.pixels)
+        channels.append(keyframe.channels[torch.from_numpy(missing).to(keyframe.channels.device)])
+    if not lost:
+        return features, tracks, np.arange(len(tracks))
+    names, expected = np.concatenate(lost), np.concatenate(places)
+    within = np.all((expected > _MARGIN) & (expected < np.array(size) - 1 - _MARGIN), axis=1)
+    found, pixels, scores = redetect(features.response, expected, torch.cat(channels), _RADIUS)
+    found &= within
+    names, pixels, scores = names[found], pixels[found], scores[found]
+    channel = torch.cat(channels)[torch.from_numpy(found).to(channels[0].device)]
+    tracks = tracks.copy()
+    taken, fresh = _claim(features.keypoints, tracks, pixels)
+    tracks[taken[fresh == 1]] = names[fresh == 1]
+    add = fresh == 2
+    return _append(features, tracks, pixels[add], scores[add], channel[add], names[add], limit)
+
+
+def _claim(
+    keypoints: NDArray[np.float32], tracks: NDArray[np.int64], pixels: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Nearest detection of each place, and what to do: 0 drop, 1 take it over, 2 add the place."""
+    if len(keypoints) == 0 or len(pixels) == 0:
+        return np.zeros(len(pixels), np.int64), np.full(len(pixels), 2)
+    distance = np.linalg.norm(pixels[:, None] - keypoints[None], axis=2)
+    nearest = distance.argmin(1)
+    near = distance[np.arange(len(pixels)), nearest] < _SAME
+    action = np.where(near, np.where(tracks[nearest] == 0, 1, 0), 2)
+    takers = np.flatnonzero(action == 1)  # two tracks must not take over one detection
+    _, first = np.unique(nearest[takers], return_index=True)
+    action[np.setdiff1d(takers, takers[first])] = 0
+    return nearest, action
+
+
+def _append(
+    features: Features,
+    tracks: NDArray[np.int64],
+    pixels: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    channels: torch.Tensor,
+    names: NDArray[np.int64],
+    limit: int,
+) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:
+    surplus = len(tracks) + len(names) - limit
+    keep = np.ones(len(tracks), bool)
+    if surplus > 0:
+        keep[np.flatnonzero(tracks == 0)[::-1][:surplus]] = False
+    room = limit - int(keep.sum())
+    pixels, scores, names, channels = pixels[:room], scores[:room], names[:room], channels[:room]
+    kept = torch.from_numpy(keep).to(features.channels.device)
+    typical = np.median(features.covariances, axis=0) if len(tracks) else np.eye(2)
+    joined = replace(
+        features,
+        keypoints=np.concatenate([features.keypoints[keep], pixels]).astype(np.float32),
+        covariances=np.concatenate(
+            [features.covariances[keep], np.tile(typical, (len(pixels), 1, 1))]
+        ).astype(np.float32),
+        scores=np.concatenate([features.scores[keep], scores]).astype(np.float32),
+        descriptors=torch.cat(
+            [features.descriptors[kept], describe(features.response, pixels)]
+        ),
+        channels=torch.cat([features.channels[kept], channels]),
+    )
+    row_of = np.where(keep, np.cumsum(keep) - 1, -1)
+    return joined, np.concatenate([tracks[keep], names]), row_of

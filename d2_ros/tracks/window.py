@@ -1,0 +1,120 @@
+"""The window of keyframes, and when a frame enters it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from d2_ros.camera import Camera
+from d2_ros.config import WindowConfig
+from d2_ros.matching.patches import Pyramid
+from d2_ros.tracks.graph import Edges
+
+_MOVED = 1.0  # px: a median displacement below this is a standing camera
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """One frame of the window and what is known of its keypoints.
+
+    Attributes
+    ----------
+    stamp
+        Integer nanoseconds; names the keyframe.
+    camera
+        Calibration, or None.
+    pyramid
+        Grey pyramid, on the device.
+    detected, pixels
+        ``(N, 2)`` float64 detected and refined positions, px.
+    covariance
+        ``(N, 2, 2)`` float64, px^2.
+    descriptors
+        ``(N, 512)`` on the device.
+    channels
+        ``(N,)`` int64 winning channels, on the device.
+    tracks
+        ``(N,)`` int64 track ids, 0 for none; no id twice.
+    edges
+        Aligned matches of this frame with earlier keyframes.
+    """
+
+    stamp: int
+    camera: Camera | None
+    pyramid: Pyramid
+    detected: NDArray[np.float64]
+    pixels: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    descriptors: torch.Tensor
+    channels: torch.Tensor
+    tracks: NDArray[np.int64]
+    edges: Edges
+
+    def __post_init__(self) -> None:
+        used = self.tracks[self.tracks > 0]
+        if len(np.unique(used)) != len(used):
+            raise ValueError("two keypoints of one keyframe belong to the same track")
+
+    def rows_of(self, tracks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row of each track's keypoint, -1 where it has none (``(M,)`` -> ``(M,)``)."""
+        order = np.argsort(self.tracks, kind="stable")
+        place = np.searchsorted(self.tracks, tracks, sorter=order)
+        row = order[np.minimum(place, len(order) - 1)] if len(order) else place
+        found = (tracks > 0) & (len(order) > 0)
+        if len(order):
+            found &= self.tracks[row] == tracks
+        return np.where(found, row, -1)
+
+
+def is_keyframe(
+    window: Sequence[Keyframe],
+    stamp: int,
+    pixels: NDArray[np.float64],
+    tracks: NDArray[np.int64],
+    camera: Camera | None,
+    config: WindowConfig,
+) -> bool:
+    """Decide whether a frame enters the window.
+
+    It does when it sees too small a share of the last keyframe's tracks, when it has moved
+    far enough from it (parallax, rotation removed), or when the last one is long ago and the
+    camera has moved at all. A standing camera keeps its window.
+    """
+    if not window:
+        return True
+    last = window[-1]
+    rows = last.rows_of(tracks)
+    seen = rows >= 0
+    known = int((last.tracks > 0).sum())
+    if seen.sum() < config.min_tracked_share * known or known == 0:
+        return True
+    before, after = last.pixels[rows[seen]], pixels[seen]
+    if np.median(np.linalg.norm(after - before, axis=1)) < _MOVED:
+        return False
+    waited = (stamp - last.stamp) * 1e-9
+    return waited > config.max_interval or parallax(before, after, camera) > config.min_parallax
+
+
+def parallax(
+    before: NDArray[np.float64], after: NDArray[np.float64], camera: Camera | None
+) -> float:
+    """Median displacement (px) that is left when the best rotation has been removed.
+
+    Without a calibration the median shift stands for the rotation.
+    """
+    if camera is None:
+        shift = after - before
+        return float(np.median(np.linalg.norm(shift - np.median(shift, axis=0), axis=1)))
+    first, second = (
+        rays / np.linalg.norm(rays, axis=1, keepdims=True)
+        for rays in (camera.bearings(before), camera.bearings(after))
+    )
+    left, _, right = np.linalg.svd(second.T @ first)  # Wahba's problem, Kabsch's solution
+    sign = np.diag([1.0, 1.0, np.linalg.det(left @ right)])
+    turned = first @ (left @ sign @ right).T
+    angle = np.arccos(np.clip((turned * second).sum(1), -1, 1))
+    return float(np.median(angle) * camera.focal)
