@@ -1,0 +1,218 @@
+"""The managed node ``d2_frontend``: images in, refined feature tracks out."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+
+from d2_ros.errors import D2RosError
+from d2_ros.features.extractor import Extractor
+from d2_ros.frontend import FrontEnd
+from d2_ros.node.calibration import Calibration
+from d2_ros.node.diagnostics import CameraStatus, make_array, make_status
+from d2_ros.node.inputs import Inputs
+from d2_ros.node.mailbox import Mailbox, Worker
+from d2_ros.node.outputs import Outputs
+from d2_ros.node.parameters import declare, updated
+from d2_ros.node.stream import CameraStream
+
+DIAGNOSTICS_PERIOD = 1.0
+
+
+class FrontEndNode(LifecycleNode):
+    """Owns the cameras' streams and moves them through the lifecycle.
+
+    The executor's thread only hands images over; one worker thread processes them.
+
+    Raises
+    ------
+    D2RosError
+        If a parameter given on the command line or in a file is unknown or invalid.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("d2_frontend", **kwargs)
+        try:
+            self.config = declare(self)
+        except D2RosError:
+            self.destroy_node()
+            raise
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._streams: dict[str, CameraStream] = {}
+        self._inputs: Inputs | None = None
+        self._worker: Worker[Any] | None = None
+        self._device = "none"
+        self._state = "unconfigured"
+        self._last_error = ""
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        # Wall time: with use_sim_time the node's own clock stands still until a bag plays.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(DIAGNOSTICS_PERIOD, self.publish_diagnostics, clock=steady)
+        if self.config.autostart:
+            self._autostart = self.create_timer(0.0, self._start_by_itself, clock=steady)
+
+    def _start_by_itself(self) -> None:
+        self._autostart.cancel()
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the weights and advertise the outputs."""
+        try:
+            extractor = Extractor(self.config)
+            extractor.extract([np.zeros((64, 64), np.uint8)])  # first use of a GPU is slow
+            self._device = str(extractor.device)
+            for camera in self.config.cameras:
+                self._streams[camera] = CameraStream(
+                    camera,
+                    FrontEnd(self.config, extractor),
+                    Outputs(self, camera, self.config.output),
+                    Calibration(self.config.input.rectified),
+                    CameraStatus(camera),
+                    self.get_logger(),
+                )
+        except D2RosError as error:
+            self._last_error = str(error)
+            self.get_logger().error(f"cannot configure: {error}")
+            self._drop_streams()
+            return TransitionCallbackReturn.FAILURE
+        self._last_error = ""
+        self._state = "inactive"
+        remedy = "" if self._device != "cpu" else " (no GPU in use: expect a few seconds per frame)"
+        self.get_logger().info(
+            f"{self.config.weights} weights on {self._device}{remedy}, "
+            f"cameras: {', '.join(self.config.cameras)}"
+        )
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the cameras and start the worker."""
+        result = super().on_activate(state)
+        if result != TransitionCallbackReturn.SUCCESS:
+            return result
+        mailbox: Mailbox[Any] = Mailbox()
+        self._inputs = Inputs(self, self._streams, mailbox, self.config.input)
+        self._worker = Worker(
+            mailbox,
+            lambda camera, message: self._streams[camera].handle(message),
+            self._inputs.on_slot_free,
+        )
+        self._state = "active"
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and let the worker finish the frame at hand."""
+        self._stop()
+        self._state = "inactive"
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give the network's memory and the publishers back."""
+        self._drop_streams()
+        self._state = "unconfigured"
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop from whatever state the node is in."""
+        self._stop()
+        self._drop_streams()
+        self._state = "finalized"
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Clean up after a transition that failed, back to unconfigured."""
+        self._stop()
+        self._drop_streams()
+        self._state = "unconfigured"
+        return TransitionCallbackReturn.SUCCESS
+
+    def _stop(self) -> None:
+        if self._inputs is not None:
+            self._inputs.destroy()
+            self._inputs = None
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+    def _drop_streams(self) -> None:
+        for stream in self._streams.values():
+            stream.outputs.destroy()
+        self._streams.clear()
+        self._device = "none"
+
+    def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        try:
+            self.config = updated(self.config, changes)
+        except D2RosError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        for stream in self._streams.values():
+            stream.ask_config(self.config)
+        return SetParametersResult(successful=True)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        for stream in self._streams.values():
+            stream.ask_reset()
+        response.success = bool(self._streams)
+        response.message = (
+            "the keyframe window is dropped before the next frame; track ids go on"
+            if self._streams
+            else "the node is not configured; there is no window to drop"
+        )
+        return response
+
+    def publish_diagnostics(self) -> None:
+        """Send the state of the node and of every camera."""
+        level = DiagnosticStatus.ERROR if self._last_error else DiagnosticStatus.OK
+        values = {
+            "state": self._state,
+            "device": self._device,
+            "weights": self.config.weights,
+            "last_error": self._last_error,
+        }
+        node = make_status(level, "node", self._last_error or self._state, values)
+        cameras = [stream.status.report() for stream in self._streams.values()]
+        header = Header(stamp=self.get_clock().now().to_msg())
+        self._diagnostics.publish(make_array(header, [node, *cameras]))
+
+    def close(self) -> None:
+        """Stop the worker and give everything back, whatever the state."""
+        self._stop()
+        self._drop_streams()
+        self.destroy_node()
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node; the exit code is 2 where a parameter or an argument is refused."""
+    try:
+        rclpy.init(args=args)
+        node = FrontEndNode()
+    except (D2RosError, RuntimeError) as error:  # rclpy raises RuntimeError for bad arguments
+        print(f"d2_frontend: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.close()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Subscriptions to the cameras; a callback hands a message over and does nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from d2_ros.config import InputConfig
+from d2_ros.node.mailbox import Mailbox
+from d2_ros.node.stream import CameraStream
+
+
+def image_qos(mode: str) -> QoSProfile:
+    """Return best effort, newest only (``live``) or reliable, every frame (``replay``)."""
+    if mode == "live":
+        return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    return QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
+
+
+# camera_info may come with every image, from publishers of any quality of service, or once,
+# latched. Asking everybody for latched messages would exclude (and log warnings at) those
+# who do not offer them, so the second subscription is made only where somebody does.
+LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
+INFO_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATCHED_INFO_QOS = QoSProfile(
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=LATCHED,
+)
+
+LOOK_PERIOD = 0.2
+"""Seconds between looks for latched camera_info while a camera has none."""
+
+
+class WaitWhile(MutuallyExclusiveCallbackGroup):
+    """A callback group that the executor passes over while `busy()` holds.
+
+    Messages stay in the middleware's queue meanwhile (back-pressure), and the executor is
+    free for everything else. Whoever ends the waiting must wake the executor.
+    """
+
+    def __init__(self, busy: Callable[[], bool]) -> None:
+        super().__init__()
+        self._busy = busy
+
+    def can_execute(self, entity: Any) -> bool:
+        """Return whether the executor may take a message."""
+        return not self._busy() and super().can_execute(entity)
+
+
+class Inputs:
+    """The subscriptions of all cameras while the node is active."""
+
+    def __init__(
+        self,
+        node: Node,
+        streams: Mapping[str, CameraStream],
+        mailbox: Mailbox[Any],
+        config: InputConfig,
+    ) -> None:
+        self._node = node
+        self._mailbox = mailbox
+        self._streams = streams
+        self._subscriptions: list[Any] = []
+        self._latched: set[str] = set()
+        overridable = QoSOverridingOptions.with_default_policies()
+        for camera, stream in streams.items():
+            replay = config.qos == "replay"
+            self._subscriptions.append(
+                node.create_subscription(
+                    CompressedImage if config.compressed else Image,
+                    f"{camera}/image_raw" + ("/compressed" if config.compressed else ""),
+                    partial(self._on_image, stream),
+                    image_qos(config.qos),
+                    callback_group=WaitWhile(partial(mailbox.full, camera)) if replay else None,
+                    qos_overriding_options=overridable,
+                )
+            )
+            self._subscribe_info(stream, INFO_QOS)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._look = node.create_timer(LOOK_PERIOD, self._look_for_latched, clock=steady)
+
+    def _subscribe_info(self, stream: CameraStream, qos: QoSProfile) -> None:
+        self._subscriptions.append(
+            self._node.create_subscription(
+                CameraInfo, f"{stream.name}/camera_info", stream.calibration.receive, qos
+            )
+        )
+
+    def _look_for_latched(self) -> None:
+        """Subscribe to latched camera_info of cameras that have not sent any yet."""
+        missing = {
+            name: stream
+            for name, stream in self._streams.items()
+            if name not in self._latched and not stream.calibration.arrived
+        }
+        if not missing:
+            self._look.cancel()
+        for name, stream in missing.items():
+            topic = self._node.resolve_topic_name(f"{name}/camera_info")
+            publishers = self._node.get_publishers_info_by_topic(topic)
+            if any(info.qos_profile.durability == LATCHED for info in publishers):
+                self._latched.add(name)
+                self._subscribe_info(stream, LATCHED_INFO_QOS)
+
+    def _on_image(self, stream: CameraStream, message: Image | CompressedImage) -> None:
+        stream.status.count("received")
+        if self._mailbox.put(stream.name, message):
+            stream.status.count("overwritten")
+
+    def on_slot_free(self) -> None:
+        """Let the executor look at the waiting subscriptions again (worker's thread)."""
+        executor = self._node.executor
+        if executor is not None:
+            executor.wake()
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        self._node.destroy_timer(self._look)
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)

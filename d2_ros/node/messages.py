@@ -1,0 +1,129 @@
+"""NumPy rows and images <-> ROS messages."""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from d2_ros.camera import Camera, from_calibration
+from d2_ros.errors import D2RosError
+from d2_ros.records import point_fields, split_stamp
+from d2_ros.sources.images import decode_compressed, decode_image
+
+
+def byte_array(data: NDArray[np.generic]) -> array.array[int]:
+    """Return the bytes of `data` in the one type that rclpy sets without a look at each item."""
+    return array.array("B", np.ascontiguousarray(data).tobytes())
+
+
+def stamp_of(header: Header) -> int:
+    """Return the header's time in integer nanoseconds."""
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+
+
+def make_header(stamp: int, frame_id: str) -> Header:
+    """Return a header for integer nanoseconds and a frame."""
+    sec, nanosec = split_stamp(stamp)
+    return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame_id)
+
+
+def make_cloud(header: Header, rows: NDArray[np.void]) -> PointCloud2:
+    """Return rows of :mod:`d2_ros.records` as an unorganised, tightly packed cloud."""
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=len(rows),
+        fields=[
+            PointField(name=name, offset=offset, datatype=datatype, count=count)
+            for name, offset, datatype, count in point_fields(rows.dtype)
+        ],
+        is_bigendian=False,
+        point_step=rows.dtype.itemsize,
+        row_step=rows.dtype.itemsize * len(rows),
+        data=byte_array(rows),
+        # Without a calibration x, y and z are NaN, which is what "not dense" says.
+        is_dense="x" not in (rows.dtype.names or ()) or bool(np.isfinite(rows["x"]).all()),
+    )
+
+
+def read_image(message: Image | CompressedImage) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return the pixels, ``(H, W)`` grey or ``(H, W, 3)`` BGR.
+
+    Raises
+    ------
+    D2RosError
+        If the encoding is unknown or the data does not hold the stated image.
+    """
+    if isinstance(message, CompressedImage):
+        return decode_compressed(message.format, bytes(message.data))
+    return decode_image(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        message.is_bigendian,
+        message.data,
+    )
+
+
+def make_image(header: Header, image: NDArray[np.uint8] | NDArray[np.uint16]) -> Image:
+    """Return a grey or BGR image, 8 or 16 bit, as a message."""
+    depth = 8 * image.itemsize
+    return Image(
+        header=header,
+        height=image.shape[0],
+        width=image.shape[1],
+        encoding=f"bgr{depth}" if image.ndim == 3 else f"mono{depth}",
+        is_bigendian=False,
+        step=image.nbytes // image.shape[0],
+        data=byte_array(image.astype(image.dtype.newbyteorder("<"), copy=False)),
+    )
+
+
+def read_camera(message: CameraInfo, rectified: bool) -> Camera | None:
+    """Return the camera that `message` describes; None where all of K is zero.
+
+    REP-104 says that an uncalibrated driver sends zeros.
+
+    Raises
+    ------
+    D2RosError
+        If the calibration is unusable.
+    """
+    if not np.any(message.k):
+        return None
+    roi = message.roi
+    try:
+        return from_calibration(
+            message.width,
+            message.height,
+            message.distortion_model,
+            message.k,
+            message.d,
+            message.p,
+            binning=(message.binning_x, message.binning_y),
+            roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+            rectified=rectified,
+        )
+    except D2RosError as error:
+        raise D2RosError(f"camera_info is unusable: {error}") from None
+
+
+def make_camera_info(header: Header, camera: Camera) -> CameraInfo:
+    """Return a camera's calibration as a message, not rectified (R = 1, P = K)."""
+    projection = np.column_stack([camera.matrix, np.zeros(3)])
+    return CameraInfo(
+        header=header,
+        width=camera.width,
+        height=camera.height,
+        distortion_model=camera.model,
+        d=camera.distortion.tolist(),
+        k=camera.matrix.ravel(),
+        r=np.eye(3).ravel(),
+        p=projection.ravel(),
+    )

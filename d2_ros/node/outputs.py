@@ -1,0 +1,82 @@
+"""The topics that one camera's results go out on."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+from cv_bridge import CvBridge
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+
+from d2_ros.config import OutputConfig
+from d2_ros.node.messages import byte_array, make_cloud
+from d2_ros.node.overlay import TRAIL_FRAMES, draw_overlay, encode_jpeg
+from d2_ros.records import FrameResult, pack_descriptors
+
+OUTPUT_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class Outputs:
+    """Publishers of one camera, under ``~/<camera>/``."""
+
+    def __init__(self, node: LifecycleNode, camera: str, config: OutputConfig) -> None:
+        def advertise(message_type: type, topic: str) -> Any:
+            return node.create_lifecycle_publisher(message_type, f"~/{camera}/{topic}", OUTPUT_QOS)
+
+        self._node = node
+        self._descriptor_kind = config.descriptors
+        self._features = advertise(PointCloud2, "features")
+        self._matches = advertise(PointCloud2, "matches")
+        self._tracks = advertise(PointCloud2, "tracks")
+        self._overlay = advertise(Image, "overlay")
+        self._overlay_jpeg = advertise(CompressedImage, "overlay/compressed")
+        self._publishers = [
+            self._features, self._matches, self._tracks, self._overlay, self._overlay_jpeg
+        ]  # fmt: skip
+        if self._descriptor_kind != "none":
+            self._descriptors = advertise(PointCloud2, "descriptors")
+            self._publishers.append(self._descriptors)
+        self._bridge = CvBridge()
+        self._past: deque[NDArray[np.void]] = deque(maxlen=TRAIL_FRAMES)
+
+    def publish(self, header: Header, image: NDArray[Any], result: FrameResult) -> None:
+        """Send everything that `result` holds; `header` is the image's own."""
+        if self._descriptor_kind != "none":
+            rows = pack_descriptors(result.descriptors, self._descriptor_kind)
+            self._descriptors.publish(make_cloud(header, rows))
+        self._matches.publish(make_cloud(header, result.matches))
+        if result.tracks is not None:
+            self._tracks.publish(make_cloud(header, result.tracks))
+        self._features.publish(make_cloud(header, result.features))
+        self._past.append(result.features)
+        self._publish_overlay(header, image, result)
+
+    def _publish_overlay(self, header: Header, image: NDArray[Any], result: FrameResult) -> None:
+        """Draw only for somebody who looks; drawing costs more than it does to send."""
+        wants_image = self._overlay.get_subscription_count() > 0
+        wants_jpeg = self._overlay_jpeg.get_subscription_count() > 0
+        if not (wants_image or wants_jpeg):
+            return
+        drawing = draw_overlay(image, list(self._past), result)
+        if wants_image:
+            message = self._bridge.cv2_to_imgmsg(drawing, encoding="bgr8")
+            message.header = header
+            self._overlay.publish(message)
+        if wants_jpeg:
+            self._overlay_jpeg.publish(
+                CompressedImage(header=header, format="jpeg", data=byte_array(encode_jpeg(drawing)))
+            )
+
+    def forget(self) -> None:
+        """Drop the trails (the front-end was reset)."""
+        self._past.clear()
+
+    def destroy(self) -> None:
+        """Remove the publishers from the node."""
+        for publisher in self._publishers:
+            self._node.destroy_publisher(publisher)

@@ -1,0 +1,97 @@
+"""The parameters of :mod:`d2_ros.config` as ROS parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+
+from d2_ros.config import Config, Parameter, parameters, with_values
+from d2_ros.errors import D2RosError
+
+_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
+
+
+def describe(parameter: Parameter) -> ParameterDescriptor:
+    """Return the ROS descriptor of `parameter`."""
+    unit = f" [{parameter.unit}]" if parameter.unit else ""
+    descriptor = ParameterDescriptor(
+        description=parameter.description + unit,
+        additional_constraints=parameter.range_text if parameter.choices else "",
+        read_only=not parameter.live,
+    )
+    if parameter.low is not None and parameter.high is not None:
+        if isinstance(parameter.default, int):
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high))
+            ]
+        else:
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=parameter.low, to_value=parameter.high)
+            ]
+    return descriptor
+
+
+def declare(node: Node) -> Config:
+    """Declare every parameter on `node`, with the values given on its command line.
+
+    Raises
+    ------
+    D2RosError
+        If a given name is unknown or a value has the wrong type or is out of range. rclpy
+        alone would ignore unknown names and refuse an integer where a float is expected.
+    """
+    config = with_values(Config(), _overrides(node))
+    check_cameras(config.cameras)
+    for parameter in parameters(config):
+        value: Any = parameter.default
+        if isinstance(value, tuple):
+            value = list(value)
+        node.declare_parameter(parameter.name, value, describe(parameter), ignore_override=True)
+    return config
+
+
+def _overrides(node: Node) -> dict[str, Any]:
+    """Return the given parameters that are not rclpy's own (use_sim_time, qos_overrides...)."""
+    # rclpy has no public way to ask for the parameters that were given but not declared.
+    given: dict[str, RosParameter] = node._parameter_overrides
+    return {
+        name: parameter.value
+        for name, parameter in given.items()
+        if not node.has_parameter(name) and not name.startswith("qos_overrides.")
+    }
+
+
+def check_cameras(names: Iterable[str]) -> None:
+    """Refuse camera names that cannot be part of a topic name.
+
+    Raises
+    ------
+    D2RosError
+        If there is none, one twice, or one that is no topic name.
+    """
+    names = list(names)
+    if not names or len(set(names)) != len(names):
+        raise D2RosError(f"parameter cameras is {names}; it must name each camera once")
+    for name in names:
+        if not _CAMERA_NAME.fullmatch(name):
+            raise D2RosError(
+                f"parameter cameras holds {name!r}; a camera's name must be a topic name, "
+                "such as camera or stereo/left"
+            )
+
+
+def updated(config: Config, changes: Iterable[RosParameter]) -> Config:
+    """Return `config` after `changes`; parameters of rclpy itself are passed over.
+
+    Raises
+    ------
+    D2RosError
+        If a value has the wrong type or is out of range.
+    """
+    known = {parameter.name for parameter in parameters()}
+    return with_values(config, {c.name: c.value for c in changes if c.name in known})

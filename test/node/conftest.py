@@ -1,0 +1,173 @@
+"""Isolation of the ROS graph and a stand-in for the front-end, for the tests of the node."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+# Before rclpy starts: parallel runs on one machine must not hear each other. Domains up to
+# 101 are safe from the kernel's ephemeral ports.
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
+
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+
+from d2_ros import records  # noqa: E402
+from d2_ros.camera import Camera  # noqa: E402
+from d2_ros.config import Config  # noqa: E402
+from d2_ros.errors import D2RosError  # noqa: E402
+
+PATIENCE = 20.0
+
+
+class FakeFrontEnd:
+    """Takes frames like the real front-end; one keypoint per eight pixels of width."""
+
+    made: list[FakeFrontEnd] = []  # noqa: RUF012
+
+    def __init__(self, config: Config, extractor: Any) -> None:
+        self.config = config
+        self.stamps: list[int] = []
+        self.cameras: list[Camera | None] = []
+        self.configs: list[Config] = []
+        self.images: list[Any] = []
+        self.resets = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        FakeFrontEnd.made.append(self)
+
+    def process(self, image: Any, stamp: int, camera: Camera | None = None) -> records.FrameResult:
+        assert self.gate.wait(PATIENCE)
+        self.stamps.append(stamp)
+        self.cameras.append(camera)
+        self.configs.append(self.config)
+        self.images.append(image)
+        return make_result(stamp, image.shape[1] // 8, is_keyframe=len(self.stamps) % 2 == 1)
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+class FakeExtractor:
+    """Has a device and does nothing."""
+
+    device = "cpu"
+
+    def __init__(self, config: Config) -> None:
+        if config.weights != "off_the_shelf":
+            raise D2RosError(f"weights {config.weights} not found")
+
+    def extract(self, images: Any) -> None:
+        pass
+
+
+def make_result(stamp: int, count: int, is_keyframe: bool) -> records.FrameResult:
+    """Return a result whose every field holds other numbers."""
+    rng = np.random.default_rng(count)
+
+    def fill(layout: np.dtype, rows: int) -> Any:
+        table = np.zeros(rows, layout)
+        for name in layout.names or ():
+            table[name] = rng.integers(0, 200, rows)
+        return table
+
+    descriptors = np.abs(rng.normal(size=(count, 512))).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return records.FrameResult(
+        stamp,
+        is_keyframe,
+        fill(records.FEATURES, count),
+        fill(records.MATCHES, 2 * count),
+        fill(records.TRACKS, 3 * count) if is_keyframe else None,
+        descriptors,
+        {"network": 1.0},
+    )
+
+
+class Graph:
+    """Nodes spun in a thread of their own until the test ends."""
+
+    def __init__(self) -> None:
+        self.executor = SingleThreadedExecutor()
+        self.nodes: list[Any] = []
+        self._thread = threading.Thread(target=self.executor.spin, daemon=True)
+
+    def add(self, node: Any) -> Any:
+        self.executor.add_node(node)
+        self.nodes.append(node)
+        if not self._thread.is_alive():
+            self._thread.start()
+        return node
+
+    def call(self, client: Any, request: Any) -> Any:
+        """Call a service and return its response."""
+        assert client.wait_for_service(PATIENCE)
+        future = client.call_async(request)
+        self.wait(future.done)
+        return future.result()
+
+    def wait(self, condition: Callable[[], Any]) -> None:
+        """Wait until `condition` holds, fail if it never does."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "the condition never came true"
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        if self._thread.is_alive():
+            self._thread.join()
+        for node in self.nodes:
+            getattr(node, "close", node.destroy_node)()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ros() -> Iterator[None]:
+    rclpy.init(args=[])
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    made = Graph()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> list[FakeFrontEnd]:
+    """Replace the front-end by the fake; the list holds those that the node makes."""
+    from d2_ros.node import frontend_node
+
+    monkeypatch.setattr(FakeFrontEnd, "made", [])
+    monkeypatch.setattr(frontend_node, "FrontEnd", FakeFrontEnd)
+    monkeypatch.setattr(frontend_node, "Extractor", FakeExtractor)
+    return FakeFrontEnd.made
+
+
+@pytest.fixture
+def make_node(graph: Graph) -> Callable[..., Any]:
+    """Return a function that makes a node with the given parameters and spins it."""
+
+    def make(**values: Any) -> Any:
+        from d2_ros.node.frontend_node import FrontEndNode
+
+        given = [Parameter(name.replace("__", "."), value=v) for name, v in values.items()]
+        return graph.add(FrontEndNode(parameter_overrides=given, use_global_arguments=False))
+
+    return make
+
+
+@pytest.fixture
+def result() -> Callable[..., records.FrameResult]:
+    return make_result
