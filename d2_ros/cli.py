@@ -30,7 +30,12 @@ def build_app() -> typer.Typer:
             raise typer.Exit
 
     for name in COMMANDS:
-        importlib.import_module(f"d2_ros.commands.{name}").register(app)
+        try:
+            module = importlib.import_module(f"d2_ros.commands.{name}")
+        except ImportError as error:
+            _register_unusable(app, name, error)  # the others, doctor above all, still work
+        else:
+            module.register(app)
     return app
 
 
@@ -41,3 +46,16 @@ def main() -> None:
     except D2RosError as error:
         typer.echo(f"d2-ros: {error}", err=True)
         sys.exit(2)
+    except ImportError as error:
+        if (error.name or "").startswith(__package__):
+            raise  # a bug, not a gap of this machine
+        typer.echo(f"d2-ros: {error}; `d2-ros doctor` says how to get it", err=True)
+        sys.exit(1)
+
+
+def _register_unusable(app: typer.Typer, name: str, error: ImportError) -> None:
+    def unusable() -> None:
+        raise error
+
+    lax = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(name, help=f"Not usable: {error}.", context_settings=lax)(unusable)

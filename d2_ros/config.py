@@ -242,7 +242,7 @@ class Parameter:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.low is not None and self.high is not None:
-            return f"{self.low:g} to {self.high:g}"
+            return f"{self.low:.10g} to {self.high:.10g}"
         return "true or false" if isinstance(self.default, bool) else "any"
 
     def check(self, value: Any) -> Any:
