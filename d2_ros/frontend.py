@@ -78,6 +78,7 @@ class FrontEnd:
         """
         _check(image, stamp, camera, self._window)
         config, window, watch = self.config, self._window, Stopwatch()
+        self.extractor.config = config
         features = self.extractor.extract([image])[0]
         pyramid = build_pyramid(grey(image), config.alignment.levels, self.device)
         watch.lap("network")
