@@ -1,0 +1,5 @@
+"""The synthetic sequence: a flight through a room of photographs, with exact ground truth."""
+
+from d2_ros.sources.synthetic.sequence import Synthetic, SyntheticOptions, open_synthetic
+
+__all__ = ["Synthetic", "SyntheticOptions", "open_synthetic"]
