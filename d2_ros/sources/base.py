@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
+from d2_ros.errors import D2RosError
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,23 @@ class Frame:
     camera: Camera | None
     frame_id: str = "camera"
 
+    def __post_init__(self) -> None:
+        height, width = self.image.shape[:2]
+        camera = self.camera
+        if camera is not None and (camera.width, camera.height) != (width, height):
+            raise D2RosError(
+                f"the image at {self.stamp} ns is {width}x{height} but its calibration is for "
+                f"{camera.width}x{camera.height}; give the calibration of this very resolution"
+            )
+
 
 class Source(Protocol):
     """Frames of one camera in time order; iterating twice gives the same frames."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What was opened, for reports."""
+        ...
 
     def __len__(self) -> int:
         """Return the number of frames."""

@@ -1,0 +1,121 @@
+"""Ground truth: text tables, exact time stamps and poses between known ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation, Slerp
+
+from d2_ros.errors import D2RosError
+
+
+def read_table(path: Path, separator: str | None = None) -> list[list[str]]:
+    """Read the rows of a text table; ``#`` starts a comment, None separates at white space.
+
+    Raises
+    ------
+    D2RosError
+        If the file cannot be read or has no rows.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise D2RosError(f"{path} cannot be read: {error}") from None
+    rows = [[cell.strip() for cell in line.split("#")[0].split(separator)] for line in lines]
+    rows = [row for row in rows if any(row)]
+    if not rows:
+        raise D2RosError(f"{path} is empty; it must have a row for every image or pose")
+    return rows
+
+
+def numbers(path: Path, rows: Sequence[Sequence[str]], columns: int) -> NDArray[np.float64]:
+    """Return the first `columns` cells of `rows` as ``(N, columns)`` float64.
+
+    Raises
+    ------
+    D2RosError
+        If a row is too short or holds something else; `path` is named.
+    """
+    try:
+        short = min(len(row) for row in rows)
+        if short < columns:
+            raise D2RosError(f"{path} has a row of {short} values; it must have {columns}")
+        return np.array([row[:columns] for row in rows], np.float64)
+    except ValueError as error:
+        raise D2RosError(f"{path} is malformed: {error}") from None
+
+
+def nanoseconds(path: Path, seconds: Iterable[str]) -> NDArray[np.int64]:
+    """Return decimal seconds as integer nanoseconds, exactly (float64 loses some 100 ns).
+
+    Raises
+    ------
+    D2RosError
+        If one is not a number; `path` is named.
+    """
+    try:
+        return np.array([round(Decimal(text).scaleb(9)) for text in seconds], np.int64)
+    except (ArithmeticError, ValueError):
+        raise D2RosError(f"{path} holds a time stamp that is not a number of seconds") from None
+
+
+def pose_matrices(positions: ArrayLike, quaternions: ArrayLike) -> NDArray[np.float64]:
+    """Return ``(N, 4, 4)`` poses of ``(N, 3)`` positions and ``(N, 4)`` (x, y, z, w).
+
+    Quaternions are normalised.
+
+    Raises
+    ------
+    D2RosError
+        If a quaternion is zero.
+    """
+    try:
+        rotations = Rotation.from_quat(quaternions).as_matrix()
+    except ValueError as error:
+        raise D2RosError(f"ground truth holds an unusable quaternion: {error}") from None
+    poses = np.tile(np.eye(4), (len(rotations), 1, 1))
+    poses[:, :3, :3] = rotations
+    poses[:, :3, 3] = positions
+    return poses
+
+
+def interpolate(
+    known: NDArray[np.int64], poses: NDArray[np.float64], stamps: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the poses at other times: positions linearly, rotations along the great arc.
+
+    Parameters
+    ----------
+    known
+        ``(K,)`` integer nanoseconds in any order; of equal ones the first counts.
+    poses
+        ``(K, 4, 4)`` at `known`.
+    stamps
+        ``(N,)`` integer nanoseconds.
+
+    Returns
+    -------
+    ``(N, 4, 4)`` float64; NaN for stamps before the first or after the last known one.
+    """
+    known, first = np.unique(known, return_index=True)
+    poses = poses[first]
+    result = np.full((len(stamps), 4, 4), np.nan)
+    inside = (stamps >= known[0]) & (stamps <= known[-1])
+    if len(known) == 1:
+        result[inside] = poses[0]
+        return result
+    # Relative to the start: nanoseconds since 1970 do not fit a float64.
+    times, wanted = (known - known[0]).astype(float), (stamps[inside] - known[0]).astype(float)
+    between = np.tile(np.eye(4), (len(wanted), 1, 1))
+    if len(wanted):
+        between[:, :3, :3] = Slerp(times, Rotation.from_matrix(poses[:, :3, :3]))(
+            wanted
+        ).as_matrix()
+    for axis in range(3):
+        between[:, axis, 3] = np.interp(wanted, times, poses[:, axis, 3])
+    result[inside] = between
+    return result

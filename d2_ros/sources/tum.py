@@ -1,0 +1,54 @@
+"""TUM RGB-D folders: ``rgb.txt``, ``groundtruth.txt``; ``camera.yaml`` beside them if calibrated.
+
+Sturm et al., "A benchmark for the evaluation of RGB-D SLAM systems", IROS 2012. The format has
+no calibration file; one in the layout of ROS camera calibration is taken where it lies there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from d2_ros.errors import D2RosError
+from d2_ros.sources.calibration import load_camera
+from d2_ros.sources.files import ImageFiles
+from d2_ros.sources.trajectories import (
+    interpolate,
+    nanoseconds,
+    numbers,
+    pose_matrices,
+    read_table,
+)
+
+
+def is_tum(path: Path) -> bool:
+    """Return whether `path` looks like a TUM RGB-D sequence."""
+    return (path / "rgb.txt").is_file()
+
+
+def open_tum(path: Path) -> ImageFiles:
+    """Open a sequence; stamps are those of ``rgb.txt``, poses camera-to-world.
+
+    Raises
+    ------
+    D2RosError
+        If a file is missing or malformed.
+    """
+    index = path / "rgb.txt"
+    table = read_table(index)
+    if any(len(row) != 2 for row in table):
+        raise D2RosError(f"{index} must have two columns, time in seconds and file name")
+    stamps = nanoseconds(index, (row[0] for row in table))
+    calibration, truth = path / "camera.yaml", path / "groundtruth.txt"
+    poses = None
+    if truth.is_file():
+        rows = read_table(truth)
+        values = numbers(truth, rows, 8)  # t tx ty tz qx qy qz qw
+        known = nanoseconds(truth, (row[0] for row in rows))
+        poses = interpolate(known, pose_matrices(values[:, 1:4], values[:, 4:8]), stamps)
+    return ImageFiles(
+        str(path),
+        stamps,
+        tuple(path / row[1] for row in table),
+        load_camera(calibration) if calibration.is_file() else None,
+        poses,
+    )

@@ -1,0 +1,230 @@
+import array
+import struct
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d2_ros.errors import D2RosError
+from d2_ros.sources.images import (
+    ENCODINGS,
+    MAX_PIXELS,
+    decode_compressed,
+    decode_image,
+    read_image,
+)
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (6, 8), np.uint8)
+COLOUR = RNG.integers(0, 256, (6, 8, 3), np.uint8)
+DEEP = RNG.integers(0, 65536, (6, 8, 3), np.uint16)
+
+
+def payload(pixels, padding=0, big=False):
+    """Rows of `pixels` with `padding` bytes of rubbish after each; returns (step, bytes)."""
+    rows = pixels.astype(pixels.dtype.newbyteorder(">" if big else "<"))
+    rows = np.frombuffer(rows.tobytes(), np.uint8).reshape(len(pixels), -1)
+    rubbish = np.full((len(rows), padding), 0xAB, np.uint8)
+    rows = np.hstack([rows, rubbish])
+    return rows.shape[1], rows.tobytes()
+
+
+def alpha(pixels):
+    return np.dstack([pixels, np.full(pixels.shape[:2], 7, pixels.dtype)])
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize(
+    ("encoding", "sent", "expected"),
+    [
+        ("mono8", GREY, GREY),
+        ("8UC1", GREY, GREY),
+        ("bgr8", COLOUR, COLOUR),
+        ("8UC3", COLOUR, COLOUR),
+        ("rgb8", COLOUR[..., ::-1], COLOUR),
+        ("bgra8", alpha(COLOUR), COLOUR),
+        ("rgba8", alpha(COLOUR[..., ::-1]), COLOUR),
+    ],
+)
+def test_8_bit_encodings_are_exact(encoding, sent, expected, padding):
+    step, data = payload(sent, padding)
+    image = decode_image(encoding, 6, 8, step, False, data)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize(
+    ("encoding", "sent", "expected"),
+    [
+        ("mono16", DEEP[..., 0], DEEP[..., 0]),
+        ("16UC1", DEEP[..., 0], DEEP[..., 0]),
+        ("bgr16", DEEP, DEEP),
+        ("rgb16", DEEP[..., ::-1], DEEP),
+        ("rgba16", alpha(DEEP[..., ::-1]), DEEP),
+    ],
+)
+def test_16_bit_encodings_in_both_byte_orders(encoding, sent, expected, padding, big):
+    step, data = payload(sent, padding, big)
+    image = decode_image(encoding, 6, 8, step, big, data)
+    assert image.dtype == np.dtype("=u2")
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_patterns_give_the_colour_back(pattern, bits):
+    levels = {"b": 10, "g": 60, "r": 200}
+    tile = np.array([levels[letter] for letter in pattern], f"u{bits // 8}").reshape(2, 2)
+    step, data = payload(np.tile(tile, (4, 5)))
+    image = decode_image(f"bayer_{pattern}{bits}", 8, 10, step, False, data)
+    np.testing.assert_array_equal(image, np.broadcast_to([10, 60, 200], (8, 10, 3)))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "order"),
+    [("yuv422", "uyvy"), ("uyvy", "uyvy"), ("yuv422_yuy2", "yuyv"), ("yuyv", "yuyv")],
+)
+def test_yuv422_gives_pure_red(encoding, order):
+    # BT.601 limited range: red is Y 81, U 90, V 240. The two y of a pair are equal here.
+    levels = {"y": 81, "u": 90, "v": 240}
+    row = np.array([levels[letter] for letter in order] * 4, np.uint8)
+    image = decode_image(encoding, 2, 8, 16, False, np.vstack([row, row]).tobytes())
+    np.testing.assert_allclose(image, np.broadcast_to([0, 0, 254], (2, 8, 3)), atol=2)
+
+
+def test_result_is_a_writable_copy():
+    data = array.array("B", GREY.tobytes())
+    image = decode_image("mono8", 6, 8, 8, False, data)
+    image[:] = 0
+    assert data.tobytes() == GREY.tobytes()
+
+
+@pytest.mark.parametrize("encoding", ["32FC1", "", "BGR8", "nv21"])
+def test_unknown_encoding_is_named(encoding):
+    with pytest.raises(D2RosError, match=f"encoding '{encoding}' is not supported"):
+        decode_image(encoding, 6, 8, 64, False, bytes(1000))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "step", "length"),
+    [
+        (6, 8, 8, 47),  # a byte is missing
+        (6, 8, 7, 100),  # rows shorter than the pixels
+        (6, 8, 0, 100),
+        (0, 8, 8, 100),
+        (6, 0, 8, 100),
+        (2**31, 2**31, 2**31, 100),  # would be 4 EB
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(height, width, step, length):
+    with pytest.raises(D2RosError, match="does not fit"):
+        decode_image("mono8", height, width, step, False, bytes(length))
+
+
+def test_odd_yuv_is_refused():
+    with pytest.raises(D2RosError, match="5 px wide"):
+        decode_image("yuv422", 2, 5, 10, False, bytes(20))
+
+
+@pytest.mark.parametrize("pixels", [GREY, COLOUR, DEEP])
+def test_png_is_exact(pixels):
+    image = decode_compressed("png", cv2.imencode(".png", pixels)[1].tobytes())
+    assert image.dtype == pixels.dtype
+    np.testing.assert_array_equal(image, pixels)
+
+
+def test_png_with_alpha_loses_it():
+    content = cv2.imencode(".png", alpha(COLOUR))[1].tobytes()
+    np.testing.assert_array_equal(decode_compressed("png", content), COLOUR)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, array.array, bytes])
+def test_jpeg_from_any_buffer(kind):
+    smooth = np.tile(np.arange(0, 240, 5, dtype=np.uint8), (32, 1))
+    content = cv2.imencode(".jpg", smooth, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+    data = {np.uint8: content, bytes: content.tobytes()}.get(kind, array.array("B", content))
+    image = decode_compressed("mono8; jpeg compressed ", data)
+    assert image.shape == smooth.shape
+    np.testing.assert_allclose(image.astype(int), smooth, atol=4)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
+def test_compressed_image_cut_short_is_refused(ending, share):
+    content = cv2.imencode(ending, RNG.integers(0, 256, (64, 64, 3), np.uint8))[1].tobytes()
+    with pytest.raises(D2RosError, match="cut short"):
+        decode_compressed(ending[1:], content[: int(share * len(content))])
+
+
+def test_bombs_are_refused_by_their_header():
+    png = bytearray(cv2.imencode(".png", GREY)[1].tobytes())
+    struct.pack_into(">II", png, 16, 20_000, 20_000)
+    with pytest.raises(D2RosError, match=f"20000x20000 .* at most {MAX_PIXELS}"):
+        decode_compressed("png", bytes(png))
+    jpeg = bytearray(cv2.imencode(".jpg", COLOUR)[1].tobytes())
+    struct.pack_into(">HH", jpeg, jpeg.index(b"\xff\xc0") + 5, 60_000, 50_000)
+    with pytest.raises(D2RosError, match="50000x60000"):
+        decode_compressed("jpeg", bytes(jpeg))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00" * 50, b"GIF89a", b"\x89PNG", b"\xff\xd8"])
+def test_neither_jpeg_nor_png_names_the_format(data):
+    with pytest.raises(D2RosError, match="'h264' is neither"):
+        decode_compressed("h264", data)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([".jpg", ".png"]), st.data())
+def test_damaged_bytes_give_an_image_or_the_one_error(ending, data):
+    content = bytearray(cv2.imencode(ending, COLOUR)[1].tobytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        image = decode_compressed("x", bytes(content))
+    except D2RosError:
+        return
+    assert image.dtype in (np.uint8, np.uint16)
+    assert image.size <= 4 * MAX_PIXELS
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(sorted(ENCODINGS)),
+    st.integers(0, 5),
+    st.integers(0, 5),
+    st.integers(0, 40),
+    st.binary(max_size=200),
+)
+def test_any_sizes_give_an_image_of_that_size_or_the_one_error(encoding, height, width, step, data):
+    try:
+        image = decode_image(encoding, height, width, step, False, data)
+    except D2RosError:
+        return
+    assert image.shape[:2] == (height, width)
+
+
+@pytest.mark.parametrize("ending", ["png", "pgm", "tiff", "bmp"])
+def test_files_are_read_exactly(tmp_path, ending):
+    path = tmp_path / f"image.{ending}"
+    cv2.imwrite(str(path), GREY)
+    np.testing.assert_array_equal(read_image(path).reshape(6, 8, -1)[..., 0], GREY)
+
+
+def test_unreadable_files_are_named(tmp_path):
+    missing, text, cut = tmp_path / "none.png", tmp_path / "text.png", tmp_path / "cut.jpg"
+    text.write_text("no image")
+    cut.write_bytes(cv2.imencode(".jpg", COLOUR)[1].tobytes()[:-40])
+    for path in (missing, text, cut):
+        with pytest.raises(D2RosError, match=path.name):
+            read_image(path)
+
+
+def test_float_files_are_refused(tmp_path):
+    path = tmp_path / "depth.tiff"
+    cv2.imwrite(str(path), GREY.astype(np.float32))
+    with pytest.raises(D2RosError, match="float32"):
+        read_image(path)

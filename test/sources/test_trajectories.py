@@ -1,0 +1,103 @@
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from d2_ros.errors import D2RosError
+from d2_ros.sources.trajectories import (
+    interpolate,
+    nanoseconds,
+    numbers,
+    pose_matrices,
+    read_table,
+)
+
+START = 1_403_715_273_262_142_976  # a real stamp: far beyond what a float64 holds exactly
+
+
+def turning(angles, positions):
+    quaternions = Rotation.from_rotvec(np.outer(angles, [0, 0, 1])).as_quat()
+    return pose_matrices(positions, quaternions)
+
+
+def test_between_two_poses_by_hand():
+    known = np.array([START, START + 1000], np.int64)
+    poses = turning([0.0, 0.8], [[0, 0, 0], [10, -20, 5]])
+    at = interpolate(known, poses, np.array([START + 250, START + 1000, START]))
+    np.testing.assert_allclose(at[0], turning([0.2], [[2.5, -5, 1.25]])[0], atol=1e-12)
+    np.testing.assert_allclose(at[1], poses[1], atol=1e-12)
+    np.testing.assert_allclose(at[2], poses[0], atol=1e-12)
+
+
+def test_outside_is_nan_and_inside_is_a_pose():
+    known = START + np.array([0, 100, 200])
+    poses = turning([0, 0.1, 0.2], np.zeros((3, 3)))
+    at = interpolate(known, poses, START + np.array([-1, 0, 200, 201]))
+    assert np.isnan(at[[0, 3]]).all()
+    assert np.isfinite(at[[1, 2]]).all()
+
+
+def test_unordered_and_repeated_stamps_keep_the_first():
+    known = START + np.array([100, 0, 100])
+    poses = turning([0, 0, 0], [[1, 0, 0], [0, 0, 0], [9, 9, 9]])
+    at = interpolate(known, poses, START + np.array([50]))
+    np.testing.assert_allclose(at[0, :3, 3], [0.5, 0, 0], atol=1e-12)
+
+
+def test_a_single_known_pose_counts_at_its_own_time_only():
+    pose = turning([0.3], [[1, 2, 3]])
+    at = interpolate(np.array([START]), pose, START + np.array([0, 1]))
+    np.testing.assert_array_equal(at[0], pose[0])
+    assert np.isnan(at[1]).all()
+
+
+def test_rotations_stay_rotations():
+    rng = np.random.default_rng(1)
+    poses = pose_matrices(rng.normal(size=(5, 3)), rng.normal(size=(5, 4)))
+    at = interpolate(np.arange(5) * 1000, poses, rng.integers(0, 4000, 50))
+    turned = at[:, :3, :3] @ at[:, :3, :3].transpose(0, 2, 1)
+    np.testing.assert_allclose(turned, np.tile(np.eye(3), (50, 1, 1)), atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(at[:, :3, :3]), 1)
+
+
+@given(st.integers(-(10**18), 4 * 10**18))
+def test_seconds_become_nanoseconds_exactly(value):
+    text = str(Decimal(value).scaleb(-9))
+    assert nanoseconds(Path("times.txt"), [text]).tolist() == [value]
+
+
+def test_kitti_exponents_are_seconds_too():
+    assert nanoseconds(Path("t"), ["1.500000e+00", "1.0e-1"]).tolist() == [1_500_000_000, 10**8]
+
+
+@pytest.mark.parametrize("text", ["abc", "nan", "inf", "1e300", ""])
+def test_a_stamp_that_is_no_number_names_the_file(text):
+    with pytest.raises(D2RosError, match=r"times\.txt"):
+        nanoseconds(Path("times.txt"), [text])
+
+
+def test_zero_quaternion_is_refused():
+    with pytest.raises(D2RosError, match="quaternion"):
+        pose_matrices(np.zeros((1, 3)), np.zeros((1, 4)))
+
+
+def test_tables(tmp_path):
+    path = tmp_path / "table.txt"
+    path.write_text("# head\n\n1 2 3 # note\n4 5 6\n")
+    assert read_table(path) == [["1", "2", "3"], ["4", "5", "6"]]
+    np.testing.assert_array_equal(numbers(path, read_table(path), 2), [[1, 2], [4, 5]])
+    with pytest.raises(D2RosError, match=r"table\.txt has a row of 3 values; it must have 4"):
+        numbers(path, read_table(path), 4)
+    path.write_text("1 x\n")
+    with pytest.raises(D2RosError, match=r"table\.txt is malformed"):
+        numbers(path, read_table(path), 2)
+    path.write_text("# nothing\n")
+    with pytest.raises(D2RosError, match=r"table\.txt is empty"):
+        read_table(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(D2RosError, match=r"table\.txt cannot be read"):
+        read_table(path)
