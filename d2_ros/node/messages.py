@@ -114,16 +114,15 @@ def read_camera(message: CameraInfo, rectified: bool) -> Camera | None:
         raise D2RosError(f"camera_info is unusable: {error}") from None
 
 
-def make_camera_info(header: Header, camera: Camera) -> CameraInfo:
-    """Return a camera's calibration as a message, not rectified (R = 1, P = K)."""
-    projection = np.column_stack([camera.matrix, np.zeros(3)])
-    return CameraInfo(
-        header=header,
-        width=camera.width,
-        height=camera.height,
-        distortion_model=camera.model,
-        d=camera.distortion.tolist(),
-        k=camera.matrix.ravel(),
-        r=np.eye(3).ravel(),
-        p=projection.ravel(),
-    )
+def make_camera_info(header: Header, camera: Camera | None, width: int, height: int) -> CameraInfo:
+    """Return the calibration of images of this size, not rectified (R = 1, P = K).
+
+    Without a camera K is zero, which means uncalibrated, and the message tells the size only.
+    """
+    message = CameraInfo(header=header, width=width, height=height, r=np.eye(3).ravel())
+    if camera is not None:
+        message.distortion_model = camera.model
+        message.d = camera.distortion.tolist()
+        message.k = camera.matrix.ravel()
+        message.p = np.column_stack([camera.matrix, np.zeros(3)]).ravel()
+    return message

@@ -48,7 +48,7 @@ class Driver(Node):
         self.images.publish(make_image(make_header(stamp, "left_optical"), image))
 
     def send_info(self, camera: Camera = CAMERA) -> None:
-        self.infos.publish(make_camera_info(make_header(0, "left_optical"), camera))
+        self.infos.publish(make_camera_info(make_header(0, "left_optical"), camera, 64, 48))
 
     def connected(self) -> bool:
         # camera_info has two subscriptions, one of which only hears latched publishers.
@@ -196,7 +196,7 @@ def test_bad_input_is_counted_and_the_node_lives_on(graph: Any, make_node: Any, 
     driver.images.publish(short)
     driver.send(4 * SECOND, shape=(24, 32))
     graph.wait(lambda: status(node)["received"] == 4 and status(node)["bad_calibration"] == 1)
-    broken = make_camera_info(Header(), CAMERA)
+    broken = make_camera_info(Header(), CAMERA, 64, 48)
     broken.k[0] = float("nan")
     driver.infos.publish(broken)
     graph.wait(lambda: np.isnan(node._streams["camera"].calibration._message.k[0]))

@@ -1,0 +1,81 @@
+"""``d2-ros play``: publish a source over DDS, for machines without ``ros2 bag``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from d2_ros.errors import D2RosError
+
+if TYPE_CHECKING:
+    from d2_ros.node.player import Player
+    from d2_ros.sources import Source
+
+POLL_SECONDS = 0.05
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("play")(play)
+
+
+def play(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Bag, dataset folder or video.")],
+    rate: Annotated[float, typer.Option(help="How many times faster than recorded.")] = 1.0,
+    camera: Annotated[str, typer.Option(help="First part of the published topics.")] = "camera",
+    image_topic: Annotated[
+        str | None, typer.Option(help="The bag's image topic, where it has several.")
+    ] = None,
+    loop: Annotated[bool, typer.Option(help="Start over at the end, until Ctrl-C.")] = False,
+    wait_for_subscribers: Annotated[
+        bool, typer.Option(help="Begin once somebody has subscribed to the images.")
+    ] = False,
+) -> None:
+    """Publish SRC on <camera>/image_raw, <camera>/camera_info and /clock."""
+    from d2_ros.node import require_ros
+    from d2_ros.sources import open_source
+
+    if not 0 < rate < float("inf"):
+        raise D2RosError(f"--rate is {rate}; it must be a positive number")
+    frames = open_source(source, image_topic)
+    require_ros()
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    from d2_ros.node.player import Player
+
+    # Ctrl-C stays a KeyboardInterrupt, so that the loop ends between two messages.
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    player = Player(camera)
+    try:
+        if wait_for_subscribers:
+            _wait(player)
+        _play(player, frames, rate, loop)
+    finally:
+        player.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _wait(player: Player) -> None:
+    typer.echo("waiting for subscribers", err=True)
+    while not player.connected():
+        time.sleep(POLL_SECONDS)
+
+
+def _play(player: Player, source: Source, rate: float, loop: bool) -> None:
+    from rich.console import Console
+    from rich.progress import track
+
+    from d2_ros.node.player import Pace
+
+    pace = Pace(rate, player.tick)
+    while True:
+        for frame in track(source, f"Playing {source.name}", console=Console(stderr=True)):
+            pace.wait(frame.stamp)
+            player.publish(frame)
+        if not loop:
+            break
+    if not player.flush():
+        typer.echo("not every subscriber has taken the last frames", err=True)

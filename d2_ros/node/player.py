@@ -1,0 +1,89 @@
+"""Publish the frames of a source, calibration and time over DDS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from builtin_interfaces.msg import Time
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+
+from d2_ros.node.messages import make_camera_info, make_header, make_image
+from d2_ros.records import split_stamp
+from d2_ros.sources import Frame
+
+# A reliable publisher connects to reliable and to best-effort subscribers alike; with keep all
+# no frame is replaced before every reliable subscriber has it.
+IMAGE_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
+
+CLOCK_PERIOD = 0.025
+"""Seconds of real time between two messages on /clock while the player waits."""
+
+FLUSH_SECONDS = 5.0
+
+
+class Player(Node):
+    """Publishes ``<camera>/image_raw``, ``<camera>/camera_info`` and ``/clock``."""
+
+    def __init__(self, camera: str = "camera") -> None:
+        super().__init__("d2_player")
+        self._images = self.create_publisher(Image, f"{camera}/image_raw", IMAGE_QOS)
+        self._infos = self.create_publisher(CameraInfo, f"{camera}/camera_info", IMAGE_QOS)
+        self._clock_ticks = self.create_publisher(Clock, "/clock", 10)
+
+    def connected(self) -> bool:
+        """Whether somebody has subscribed to images and calibration."""
+        publishers = (self._images, self._infos)
+        return all(publisher.get_subscription_count() > 0 for publisher in publishers)
+
+    def tick(self, stamp: int) -> None:
+        """Publish the time, integer nanoseconds."""
+        sec, nanosec = split_stamp(stamp)
+        self._clock_ticks.publish(Clock(clock=Time(sec=sec, nanosec=nanosec)))
+
+    def publish(self, frame: Frame) -> None:
+        """Publish one frame: time, calibration, image."""
+        header = make_header(frame.stamp, frame.frame_id)
+        height, width = frame.image.shape[:2]
+        self.tick(frame.stamp)
+        self._infos.publish(make_camera_info(header, frame.camera, width, height))
+        self._images.publish(make_image(header, frame.image))
+
+    def flush(self) -> bool:
+        """Wait until every reliable subscriber has every frame; False if that takes too long."""
+        return bool(self._images.wait_for_all_acked(Duration(seconds=FLUSH_SECONDS)))
+
+
+class Pace:
+    """Real time for a sequence's own time.
+
+    Parameters
+    ----------
+    rate
+        How many times faster than recorded.
+    tick
+        Called with the sequence's time (ns) at least every `CLOCK_PERIOD` while waiting.
+    """
+
+    def __init__(self, rate: float, tick: Callable[[int], None]) -> None:
+        self._rate = rate
+        self._tick = tick
+        self._start: tuple[float, int] | None = None
+        self._last = 0
+
+    def wait(self, stamp: int) -> None:
+        """Wait until it is time for the frame at `stamp`; a jump back starts anew."""
+        now = time.monotonic()
+        if self._start is None or stamp < self._last:
+            self._start = (now, stamp)
+        self._last = stamp
+        begin, first = self._start
+        due = begin + (stamp - first) * 1e-9 / self._rate
+        while (left := due - time.monotonic()) > 0:
+            time.sleep(min(left, CLOCK_PERIOD))
+            passed = (time.monotonic() - begin) * self._rate
+            self._tick(min(first + int(passed * 1e9), stamp))
