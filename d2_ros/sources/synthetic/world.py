@@ -156,8 +156,9 @@ def _meet(
     plane: Plane, T_world_camera: NDArray[np.float64], bearings: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Inverse depth, plane coordinates and whether the rectangle (not only its plane) is met."""
+    x, y, z = bearings.T
     H = plane.homography(T_world_camera)
-    a, b, inverse_depth = (bearings @ row for row in H)
+    a, b, inverse_depth = (row[0] * x + row[1] * y + row[2] * z for row in H)
     with np.errstate(divide="ignore", invalid="ignore"):
         a /= inverse_depth
         b /= inverse_depth
