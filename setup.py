@@ -58,6 +58,7 @@ setup(
         "rich>=12.0",
         "rosbags>=0.10",
         "safetensors>=0.4",
+        "scipy>=1.8",
         "torch>=2.2",
         "typer>=0.12",
     ],

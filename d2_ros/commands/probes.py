@@ -3,6 +3,7 @@
 A library that is built against another NumPy can kill the process that imports it, so the doctor
 runs ``python -m d2_ros.commands.probes NAME`` for each and survives. A probe returns what it
 found and a limit worth knowing (or ""); any exception means that the thing is not usable.
+ROS is asked for by name: outside d2_ros.node no module imports it.
 """
 
 from __future__ import annotations
@@ -111,8 +112,7 @@ def gtsam() -> tuple[str, str]:
 
 def rclpy() -> tuple[str, str]:
     """The middleware in use, and a node created."""
-    import rclpy
-
+    rclpy = importlib.import_module("rclpy")
     rclpy.init()
     try:
         rclpy.create_node("d2_ros_doctor").destroy_node()
@@ -124,10 +124,10 @@ def rclpy() -> tuple[str, str]:
 def cv_bridge() -> tuple[str, str]:
     """An image to a message and back."""
     import numpy as np
-    from cv_bridge import CvBridge
 
+    bridge = importlib.import_module("cv_bridge").CvBridge()
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    back = CvBridge().imgmsg_to_cv2(CvBridge().cv2_to_imgmsg(image, "mono8"), "mono8")
+    back = bridge.imgmsg_to_cv2(bridge.cv2_to_imgmsg(image, "mono8"), "mono8")
     if not np.array_equal(image, back):
         raise RuntimeError("an image is changed on its way to a message and back")
     return "converts images", ""
@@ -171,6 +171,7 @@ PROBES: dict[str, Callable[[], tuple[str, str]]] = {
     "safetensors": library("safetensors", "safetensors", "0.4"),
     "yaml": library("yaml", "PyYAML", "5.4"),
     "rich": library("rich", "rich", "12.0"),
+    "scipy": library("scipy", "scipy", "1.8"),
     "rosbags": library("rosbags", "rosbags", "0.10"),
     "mcap": library("mcap", "mcap", "1.0"),
     "rclpy": rclpy,

@@ -1,0 +1,191 @@
+"""Camera models against their written definition and OpenCV; binning, ROI, bad calibrations."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d2_ros.camera import MODELS, Camera, from_calibration
+from d2_ros.errors import D2RosError
+
+K = np.array([[458.654, 0.0, 367.215], [0.0, 457.296, 248.375], [0.0, 0.0, 1.0]])
+WIDTH, HEIGHT = 752, 480
+# Calibrations as they occur: EuRoC, a wide lens, a fisheye.
+DISTORTIONS = {
+    "plumb_bob": [-0.28340811, 0.07395907, 0.00019359, 1.76187114e-05, 0.01],
+    "rational_polynomial": [0.3, -0.05, 1e-4, -2e-4, 0.01, 0.62, -0.02, 0.015],
+    "equidistant": [-0.0136, 0.0205, -0.0125, 0.0026],
+}
+GRID = np.stack(np.meshgrid(np.linspace(0, WIDTH - 1, 12), np.linspace(0, HEIGHT - 1, 9)), -1)
+GRID = GRID.reshape(-1, 2)
+
+
+def camera(model, scale=1.0, count=None):
+    coefficients = np.array(DISTORTIONS[model]) * scale
+    return Camera(WIDTH, HEIGHT, K, coefficients[:count], model)
+
+
+def defined_projection(model, d, points):
+    """The models as their papers and the CameraInfo message define them."""
+    x, y = points[:, 0] / points[:, 2], points[:, 1] / points[:, 2]
+    r2 = x * x + y * y
+    if model == "equidistant":
+        r = np.sqrt(r2)
+        theta = np.arctan(r)
+        bent = theta * (1 + sum(d[i] * theta ** (2 * i + 2) for i in range(4)))
+        ratio = np.where(r > 1e-12, bent / np.maximum(r, 1e-12), 1.0)
+        return np.column_stack([x * ratio, y * ratio]) @ K[:2, :2].T + K[:2, 2]
+    k1, k2, p1, p2, k3, k4, k5, k6 = np.concatenate([d, np.zeros(8)])[:8]
+    radial = (1 + k1 * r2 + k2 * r2**2 + k3 * r2**3) / (1 + k4 * r2 + k5 * r2**2 + k6 * r2**3)
+    return (
+        np.column_stack(
+            [
+                x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+                y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+            ]
+        )
+        @ K[:2, :2].T
+        + K[:2, 2]
+    )
+
+
+scales = st.floats(-0.3, 1.0)
+pixels = st.lists(
+    st.tuples(st.floats(-0.5, WIDTH - 0.5), st.floats(-0.5, HEIGHT - 0.5)), min_size=1, max_size=20
+)
+directions = st.lists(
+    st.tuples(st.floats(-0.7, 0.7), st.floats(-0.5, 0.5), st.floats(0.1, 50.0)),
+    min_size=1,
+    max_size=20,
+).map(lambda rows: np.array([(x * z, y * z, z) for x, y, z in rows]))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@settings(max_examples=40, deadline=None)
+@given(scale=scales, points=pixels)
+def test_pixels_survive_the_way_to_bearings_and_back(model, scale, points):
+    subject = camera(model, scale)
+    bearings = subject.bearings(points)
+    assert bearings.shape == (len(points), 3)
+    assert (bearings[:, 2] == 1).all()
+    np.testing.assert_allclose(subject.project(bearings), points, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@settings(max_examples=40, deadline=None)
+@given(scale=scales, points=directions)
+def test_projection_is_the_model_as_defined_and_ignores_depth(model, scale, points):
+    subject = camera(model, scale)
+    expected = defined_projection(model, subject.distortion, points)
+    np.testing.assert_allclose(subject.project(points), expected, atol=1e-8)
+    np.testing.assert_allclose(subject.project(points * 7.0), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_bearings_agree_with_opencv(model):
+    subject = camera(model)
+    shaped = GRID[:, None]
+    if model == "equidistant":
+        flat = cv2.fisheye.undistortPoints(shaped, K, subject.distortion)
+    else:
+        criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-14)
+        flat = cv2.undistortPointsIter(
+            shaped, K, subject.distortion, np.eye(3), np.eye(3), criteria
+        )
+    np.testing.assert_allclose(subject.bearings(GRID)[:, :2], flat[:, 0], atol=1e-7)
+
+
+def test_the_optical_axis_meets_the_principal_point():
+    for model in MODELS:
+        np.testing.assert_allclose(camera(model).project([[0, 0, 3.0]]), [[367.215, 248.375]])
+
+
+def test_no_points_are_no_trouble():
+    for model in MODELS:
+        assert camera(model).bearings(np.empty((0, 2))).shape == (0, 3)
+        assert camera(model).project(np.empty((0, 3))).shape == (0, 2)
+
+
+def test_four_and_no_coefficients_mean_zeros():
+    four = camera("plumb_bob", count=4)
+    np.testing.assert_array_equal(
+        four.bearings(GRID),
+        Camera(WIDTH, HEIGHT, K, [*four.distortion, 0.0]).bearings(GRID),
+    )
+    ideal = Camera(WIDTH, HEIGHT, K, [])
+    np.testing.assert_allclose(
+        ideal.bearings(GRID)[:, :2], (GRID - K[:2, 2]) / [K[0, 0], K[1, 1]], atol=1e-12
+    )
+
+
+def test_focal_is_the_mean_of_both():
+    assert camera("plumb_bob").focal == pytest.approx((458.654 + 457.296) / 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    bins=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    offset=st.tuples(st.integers(0, 200), st.integers(0, 100)),
+    model=st.sampled_from(sorted(MODELS)),
+    points=directions,
+)
+def test_binning_and_roi_move_every_pixel_exactly(bins, offset, model, points):
+    # Pixel i of a binned image is the mean of `bins` sensor pixels from offset + i * bins on,
+    # so its centre lies at offset + i * bins + (bins - 1) / 2 of the full sensor.
+    size = (WIDTH - 240, HEIGHT - 120)
+    part = from_calibration(
+        WIDTH, HEIGHT, model, K.ravel(), DISTORTIONS[model], binning=bins, roi=(*offset, *size)
+    )
+    assert (part.width, part.height) == (size[0] // bins[0], size[1] // bins[1])
+    on_part = part.project(points)
+    on_sensor = np.array(offset) + on_part * bins + (np.array(bins) - 1) / 2
+    np.testing.assert_allclose(on_sensor, camera(model).project(points), atol=1e-8)
+
+
+def test_zero_binning_and_roi_mean_the_whole_sensor():
+    full = from_calibration(WIDTH, HEIGHT, "plumb_bob", K.ravel(), DISTORTIONS["plumb_bob"])
+    assert (full.width, full.height) == (WIDTH, HEIGHT)
+    np.testing.assert_array_equal(full.matrix, K)
+    np.testing.assert_array_equal(full.distortion, DISTORTIONS["plumb_bob"])
+
+
+def test_the_caller_keeps_its_matrix():
+    k = K.copy()
+    from_calibration(WIDTH, HEIGHT, "plumb_bob", k, [], binning=(2, 2))
+    np.testing.assert_array_equal(k, K)
+
+
+def test_rectified_images_use_p_without_distortion():
+    p = np.array([[430.0, 0, 360, 5], [0, 430, 240, 0], [0, 0, 1, 0]])
+    rectified = from_calibration(
+        WIDTH, HEIGHT, "equidistant", K, DISTORTIONS["equidistant"], p, rectified=True
+    )
+    np.testing.assert_allclose(
+        rectified.bearings(GRID)[:, :2], (GRID - [360, 240]) / 430, atol=1e-12
+    )
+    with pytest.raises(D2RosError, match="projection matrix P"):
+        from_calibration(WIDTH, HEIGHT, "plumb_bob", K, [], rectified=True)
+
+
+def test_a_camera_info_without_model_is_plumb_bob():
+    assert from_calibration(WIDTH, HEIGHT, "", K, []).model == "plumb_bob"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"matrix": np.zeros((3, 3))}, "focal lengths 0 and 0.*not calibrated"),
+        ({"matrix": np.diag([-400.0, 400.0, 1.0])}, "focal lengths -400 and 400"),
+        ({"matrix": np.full((3, 3), np.nan)}, "NaN"),
+        ({"distortion": [0.1, np.inf, 0, 0]}, "infinity"),
+        ({"distortion": [0.1, 0.2, 0.3]}, "plumb_bob.* 3 coefficients"),
+        ({"model": "equidistant", "distortion": [0.1] * 5}, "equidistant.* 5 coefficients"),
+        ({"model": "rational_polynomial", "distortion": []}, "rational_polynomial.* 0 coeff"),
+        ({"model": "kannala"}, "'kannala' is unknown.*plumb_bob"),
+    ],
+)
+def test_bad_calibrations_are_refused(change, words):
+    good = {"width": WIDTH, "height": HEIGHT, "matrix": K, "distortion": []}
+    with pytest.raises(D2RosError, match=words):
+        Camera(**good | change)

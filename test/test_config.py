@@ -1,0 +1,180 @@
+"""Parameters: every range, every refusal, and the YAML file of the node."""
+
+import dataclasses
+import math
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d2_ros.config import Config, load_params_file, parameters, with_values
+from d2_ros.errors import D2RosError
+
+ALL = list(parameters())
+RANGED = [p for p in ALL if p.low is not None]
+CHOSEN = [p for p in ALL if p.choices]
+
+
+def by_name(entries):
+    return pytest.mark.parametrize("parameter", entries, ids=lambda p: p.name)
+
+
+def value_of(config, name):
+    return next(p.default for p in parameters(config) if p.name == name)
+
+
+def nested(values):
+    """The tree that a ROS parameter file holds: dotted names as nested mappings."""
+    tree = {}
+    for name, value in values.items():
+        *groups, leaf = name.split(".")
+        node = tree
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[leaf] = list(value) if isinstance(value, tuple) else value
+    return tree
+
+
+def valid_value(parameter):
+    if parameter.choices:
+        return st.sampled_from(parameter.choices)
+    if isinstance(parameter.default, bool):
+        return st.booleans()
+    if isinstance(parameter.default, int):
+        return st.integers(int(parameter.low), int(parameter.high))
+    if isinstance(parameter.default, float):
+        return st.floats(parameter.low, parameter.high)
+    if isinstance(parameter.default, tuple):
+        return st.lists(st.text("abcxyz_019", min_size=1), max_size=4).map(tuple)
+    return st.text(max_size=30)
+
+
+@by_name(ALL)
+def test_every_parameter_is_documented_and_its_default_is_valid(parameter):
+    assert parameter.description.endswith(".")
+    assert parameter.check(parameter.default) == parameter.default
+    assert isinstance(parameter.default, (bool, int, float, str, tuple))
+
+
+@by_name([p for p in ALL if type(p.default) in (int, float)])
+def test_every_number_has_a_range(parameter):
+    assert parameter.low < parameter.high
+    assert math.isfinite(parameter.low)
+    assert math.isfinite(parameter.high)
+
+
+@by_name(RANGED)
+def test_bounds_belong_to_the_range_and_what_lies_beyond_is_refused(parameter):
+    kind = type(parameter.default)
+    low, high = kind(parameter.low), kind(parameter.high)
+    for value in (low, high):
+        assert value_of(with_values(Config(), {parameter.name: value}), parameter.name) == value
+    if kind is int:
+        outside = [low - 1, high + 1]
+    else:
+        outside = [math.nextafter(low, -math.inf), math.nextafter(high, math.inf)]
+        outside += [math.nan, math.inf, -math.inf]
+    for value in outside:
+        with pytest.raises(D2RosError) as refusal:
+            with_values(Config(), {parameter.name: value})
+        for part in (parameter.name, repr(value), f"{low:g}"):
+            assert part in str(refusal.value)
+
+
+@by_name(CHOSEN)
+def test_choices_are_kept_and_others_refused(parameter):
+    for choice in parameter.choices:
+        config = with_values(Config(), {parameter.name: choice})
+        assert value_of(config, parameter.name) == choice
+    with pytest.raises(D2RosError, match=f"{parameter.name}.*{parameter.choices[0]}"):
+        with_values(Config(), {parameter.name: parameter.choices[0].upper() + "?"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("window.size", 3.0, "an integer"),
+        ("window.size", True, "an integer"),
+        ("window.size", "3", "an integer"),
+        ("alignment.max_move", "6", "a number"),
+        ("alignment.max_move", False, "a number"),
+        ("alignment.max_move", None, "a number"),
+        ("refinement.enabled", 1, "true or false"),
+        ("weights", 5, "a string"),
+        ("cameras", "left", "a list of strings"),
+    ],
+)
+def test_wrong_types_are_refused(name, value, expected):
+    with pytest.raises(D2RosError) as refusal:
+        with_values(Config(), {name: value})
+    assert str(refusal.value) == f"parameter {name} is {value!r}; it must be {expected}"
+
+
+def test_integers_serve_as_numbers():
+    move = with_values(Config(), {"alignment.max_move": 3}).alignment.max_move
+    assert move == 3.0
+    assert isinstance(move, float)
+
+
+@pytest.mark.parametrize("name", ["windowsize", "window", "window.", "window.size.x", "", "Device"])
+def test_unknown_names_are_refused(name):
+    with pytest.raises(D2RosError, match=r"unknown parameter .*doctor --parameters"):
+        with_values(Config(), {name: 1})
+
+
+def test_a_refused_value_leaves_the_configuration_as_it_was():
+    config = Config()
+    with pytest.raises(D2RosError):
+        with_values(config, {"window.size": 5, "window.min_parallax": -1.0})
+    assert config == Config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.window.size = 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_valid_values_survive_the_yaml_file(data, tmp_path_factory):
+    chosen = data.draw(st.lists(st.sampled_from(ALL), unique_by=lambda p: p.name))
+    values = {p.name: data.draw(valid_value(p), label=p.name) for p in chosen}
+    path = tmp_path_factory.mktemp("yaml") / "p.yaml"
+    path.write_text(yaml.safe_dump({"d2_frontend": {"ros__parameters": nested(values)}}))
+    config = with_values(Config(), load_params_file(path))
+    assert config == with_values(Config(), values)
+    for parameter in parameters(config):
+        assert parameter.default == values.get(parameter.name, value_of(Config(), parameter.name))
+
+
+def test_parameter_files_may_use_dotted_names_wildcards_and_use_sim_time(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "/**:\n  ros__parameters:\n    use_sim_time: true\n    window.size: 4\n"
+        "    features: {max_keypoints: 500}\n"
+    )
+    assert load_params_file(path) == {"window.size": 4, "features.max_keypoints": 500}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"just words",
+        b"- a\n- list\n",
+        b"d2_frontend: 3\n",
+        b"d2_frontend: {window.size: 3}\n",
+        b"d2_frontend: {ros__parameters: [1]}\n",
+        b"a: [unclosed\n",
+        b"\xff\xfe\x00binary",
+    ],
+)
+def test_files_that_hold_no_parameters_are_refused_by_name(content, tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    with pytest.raises(D2RosError, match=r"broken\.yaml"):
+        load_params_file(path)
+
+
+def test_absent_files_and_folders_are_refused_by_name(tmp_path):
+    for path in (tmp_path / "absent.yaml", tmp_path):
+        with pytest.raises(D2RosError, match=path.name):
+            load_params_file(path)
