@@ -1,0 +1,94 @@
+"""``config/frontend.yaml`` and ``docs/parameters.md``, written from :mod:`d2_ros.config`.
+
+``python -m d2_ros.config_text`` in a checkout writes both files anew.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+import yaml
+
+from d2_ros.config import Parameter, parameters
+
+FILES = {"config/frontend.yaml": "as_yaml", "docs/parameters.md": "as_markdown"}
+"""Generated file, relative to the checkout -> the function here that returns its text."""
+
+
+def as_yaml() -> str:
+    """Return a ROS parameter file with every parameter at its default."""
+    lines = [
+        "# Every parameter of d2_frontend at its default. Generated from d2_ros/config.py by",
+        "# `python -m d2_ros.config_text`; copy it, keep what you change, and give your copy to",
+        "# `ros2 launch d2_ros frontend.launch.py params_file:=...` or `d2-ros ... --params-file`.",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    for group, members in _groups():
+        indent = " " * 4
+        if group:
+            lines.append(f"{indent}{group}:")
+            indent += "  "
+        for parameter in members:
+            lines.append(f"{indent}# {_sentence(parameter)}")
+            lines.append(f"{indent}{parameter.name.removeprefix(group + '.')}: {_value(parameter)}")
+    return "\n".join(lines) + "\n"
+
+
+def as_markdown() -> str:
+    """Return the reference page of all parameters."""
+    lines = [
+        "# Parameters",
+        "",
+        "Generated from `d2_ros/config.py` by `python -m d2_ros.config_text`. The node, `d2-ros",
+        "replay` and every other command that runs the front-end know the same names: in a file",
+        "([config/frontend.yaml](../config/frontend.yaml)) or as `-p name:=value`.",
+        "",
+        "*Live* parameters can be set while the node runs and count from its next frame on; the",
+        "others are read-only after the start. A name or value that is not listed here is refused.",
+    ]
+    for group, members in _groups():
+        lines += ["", f"## {group or 'General'}", ""]
+        lines += ["| name | default | unit | range | live | meaning |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"| `{parameter.name}` | `{_value(parameter)}` | {parameter.unit} "
+            f"| {parameter.range_text} | {'yes' if parameter.live else ''} "
+            f"| {parameter.description} |"
+            for parameter in members
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _groups() -> list[tuple[str, list[Parameter]]]:
+    """All parameters by the first part of their names; '' for those without a group."""
+    by_group = groupby(parameters(), key=lambda parameter: parameter.name.rpartition(".")[0])
+    return [(group, list(members)) for group, members in by_group]
+
+
+def _sentence(parameter: Parameter) -> str:
+    """Description, unit and range in one line."""
+    allowed = [] if parameter.range_text == "any" else [parameter.range_text]
+    unit = [parameter.unit] if parameter.unit else []
+    notes = ", ".join([*unit, *allowed, *(["live"] if parameter.live else [])])
+    return f"{parameter.description} [{notes}]" if notes else parameter.description
+
+
+def _value(parameter: Parameter) -> str:
+    """Return the default in YAML, which is also what ``-p name:=value`` takes."""
+    value = parameter.default
+    if isinstance(value, tuple):
+        value = list(value)
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    return text.removesuffix("...\n").strip()
+
+
+def main() -> None:
+    """Write both files into the checkout that holds this package."""
+    root = Path(__file__).resolve().parent.parent
+    for name, function in FILES.items():
+        (root / name).write_text(globals()[function](), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
