@@ -123,9 +123,9 @@ def rclpy() -> tuple[str, str]:
 
 def cv_bridge() -> tuple[str, str]:
     """An image to a message and back."""
+    bridge = importlib.import_module("cv_bridge").CvBridge()
     import numpy as np
 
-    bridge = importlib.import_module("cv_bridge").CvBridge()
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
     back = bridge.imgmsg_to_cv2(bridge.cv2_to_imgmsg(image, "mono8"), "mono8")
     if not np.array_equal(image, back):
