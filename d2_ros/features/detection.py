@@ -17,7 +17,7 @@ EDGE_RATIO = 7.2
 """Largest tr(H)^2 / det(H) of a keypoint: (r + 1)^2 / r for principal curvatures 1 : r = 5."""
 
 
-SCORE_UNIT = 100.0
+SCORE_UNIT = 1000.0
 """Response that counts as one unit in the exponent of the soft score."""
 
 

@@ -3,6 +3,12 @@
 Two max-pools, then a 2x2 average pool of stride 1 and a conv4 dilated by 2, so that the output
 has stride 4. The average pool shifts the grid by half a conv3 cell: cell ``i`` is centred on
 pixel ``4 i + 3.5`` of the network's input, per axis, in centre-of-pixel coordinates.
+
+Every convolution continues its input beyond the rim by the nearest value, where the authors' code
+pads with zeros. A zero rim looks like a step to the network and yields keypoints that stand still
+in the image: 12 to 22 on an image of one grey value, now none. Between two crops of one photograph
+shifted by (37, 23) px the share of right matches (3 px) of keypoints within 32 px of the rim went
+from 0.55/0.29/0.47 to 0.74/0.49/0.71 (TUM, EuRoC, 7-Scenes); inside, nothing changes.
 """
 
 from __future__ import annotations
@@ -61,9 +67,7 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for name, (inputs, outputs) in LAYERS.items():
-            dilation = 2 if name.startswith("conv4") else 1
-            layer = nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation)
-            self.add_module(name, layer)
+            self.add_module(name, nn.Conv2d(inputs, outputs, 3, dilation=_dilation(name)))
 
     def forward(self, images: Tensor) -> Maps:
         """Run the network.
@@ -81,8 +85,24 @@ class Network(nn.Module):
 
     def _block(self, x: Tensor, *names: str) -> Tensor:
         for name in names:
-            x = F.relu(self.get_submodule(name)(x), inplace=not torch.is_grad_enabled())
+            x = self.get_submodule(name)(_continue(x, _dilation(name)))
+            x = F.relu(x, inplace=not torch.is_grad_enabled())
         return x
+
+
+def _dilation(name: str) -> int:
+    return 2 if name.startswith("conv4") else 1
+
+
+def _continue(x: Tensor, margin: int) -> Tensor:
+    """Continue ``(B, C, H, W)`` by its nearest values, kept channels-last.
+
+    Padding the (H, W, C) block as a volume does that in one kernel on every device; on CUDA the
+    padding of planes would return to channels-first.
+    """
+    volume = x.permute(0, 2, 3, 1)[None]
+    padded = F.pad(volume, (0, 0, margin, margin, margin, margin), mode="replicate")
+    return padded[0].permute(0, 3, 1, 2)
 
 
 def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
