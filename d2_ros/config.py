@@ -69,9 +69,19 @@ class FeaturesConfig:
 class MatchingConfig:
     """Nearest neighbours and geometric verification."""
 
-    max_epipolar_error: float = _param(
+    max_detected_error: float = _param(
         4.0,
-        "A match of detected positions further than this from the pair's geometry is an outlier.",
+        "Tentative matches, at their detected places, further than this from the pair's "
+        "geometry are not followed up.",
+        unit="px",
+        low=0.1,
+        high=50.0,
+        live=True,
+    )
+    max_error: float = _param(
+        1.5,
+        "Matches, at their published places, further than this from the pair's geometry "
+        "are outliers; a keypoint that most keyframes contradict leaves its track.",
         unit="px",
         low=0.1,
         high=50.0,

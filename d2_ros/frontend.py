@@ -14,8 +14,7 @@ from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features.extractor import Extractor, Features
-from d2_ros.matching.alignment import Alignment, Warps, align, predicted_sigma
-from d2_ros.matching.motion import predict
+from d2_ros.matching.alignment import predicted_sigma
 from d2_ros.matching.neighbours import Matches, match
 from d2_ros.matching.patches import Pyramid, build_pyramid, grey
 from d2_ros.matching.verification import verify
@@ -24,8 +23,10 @@ from d2_ros.records import FrameResult
 from d2_ros.refinement.frame import refine_frame
 from d2_ros.refinement.window import refine_window
 from d2_ros.timing import Stopwatch
-from d2_ros.tracks.graph import Edges, assign_tracks, join, no_edges
-from d2_ros.tracks.guided import Pairs, find_lost
+from d2_ros.tracks.graph import Edges, assign_tracks, no_edges
+from d2_ros.tracks.guided import find_lost
+from d2_ros.tracks.links import Links, link_tracks
+from d2_ros.tracks.measurement import Pairs, measure_links
 from d2_ros.tracks.window import Keyframe, is_keyframe
 
 
@@ -85,30 +86,46 @@ class FrontEnd:
 
         matches = match(features.descriptors, [keyframe.descriptors for keyframe in window])
         watch.lap("matching")
-        inlier = self._verify(features, matches, camera)
+        detected = features.keypoints.astype(np.float64)
+        inlier = self._verify(matches, detected, camera, config.matching.max_detected_error)
         watch.lap("verification")
-        tracks = _tracks_of(matches, inlier, window, len(features.keypoints))
-        pairs = _pairs(matches, inlier, len(window))
+        tracks = _tracks_of(matches, inlier, window, len(detected))
         size = (image.shape[1], image.shape[0])
         features, tracks, row_of = find_lost(
-            features, tracks, window, pairs, config.features.max_keypoints, size
+            features,
+            tracks,
+            window,
+            _pairs(matches, inlier, len(window)),
+            config.features.max_keypoints,
+            size,
         )
         matches, inlier = _renumber(matches, inlier, row_of)
         pairs = _pairs(matches, inlier, len(window))
+        links = link_tracks(matches, tracks, features.descriptors, window)
         watch.lap("graph")
 
-        owner, edges = self._measure(features, tracks, pairs, pyramid, stamp)
-        watch.lap("alignment")
-        frame = self._refine(features, tracks, owner, edges, camera, pyramid, stamp)
-        refined = frame.tracks > 0
-        watch.lap("refinement")
+        frame = _unrefined(features, tracks, camera, pyramid, stamp)
+        if config.refinement.enabled:
+            tracked = links.matches.select(links.tracked)
+            measured, edges = measure_links(
+                tracked, tracks, frame.detected, pyramid, stamp, window, pairs, config.alignment
+            )
+            watch.lap("alignment")
+            frame = _refined(frame, tracked.index[measured], edges, config)
+            watch.lap("refinement")
+        inlier = self._verify(links.matches, frame.pixels, camera, config.matching.max_error)
+        frame = _without_outliers(frame, links, inlier)
+        kept = links.mutual | (links.tracked & (frame.tracks[links.matches.index] > 0))
+        links, inlier = links.select(kept), inlier[kept]
+        watch.lap("verification")
 
+        refined = frame.tracks > 0
         solved, shown = None, window
         if is_keyframe(window, stamp, frame.pixels, frame.tracks, camera, config.window):
             frame = self._start_tracks(frame)
             window = [*window, frame][-config.window.size :]
             if config.refinement.enabled:
-                window = _solve(window, config)
+                window = refine_window(window, config.refinement)
             self._window = window
             frame, solved = window[-1], track_rows(window)
             moved = {keyframe.stamp: keyframe for keyframe in window}
@@ -120,100 +137,31 @@ class FrontEnd:
             stamp=stamp,
             is_keyframe=solved is not None,
             features=feature_rows(frame, features.scores, lengths, refined),
-            matches=match_rows(frame, matches, inlier, shown),
+            matches=match_rows(frame, links.matches, inlier, shown),
             tracks=solved,
             descriptors=features.descriptors.float().cpu().numpy(),
             timings_ms=watch.laps_ms,
         )
 
     def _verify(
-        self, features: Features, matches: Matches, camera: Camera | None
+        self,
+        matches: Matches,
+        pixels: NDArray[np.float64],
+        camera: Camera | None,
+        max_error: float,
     ) -> NDArray[np.bool_]:
         inlier = np.zeros(len(matches), bool)
-        settings = self.config.matching
         for number, keyframe in enumerate(self._window):
             rows = np.flatnonzero(matches.keyframe == number)
             inlier[rows] = verify(
-                features.keypoints[matches.index[rows]].astype(np.float64),
+                pixels[matches.index[rows]],
                 keyframe.pixels[matches.keyframe_index[rows]],
                 camera,
                 keyframe.camera,
-                settings.max_epipolar_error,
-                settings.seed,
+                max_error,
+                self.config.matching.seed,
             )
         return inlier
-
-    def _measure(
-        self,
-        features: Features,
-        tracks: NDArray[np.int64],
-        pairs: Sequence[Pairs],
-        pyramid: Pyramid,
-        stamp: int,
-    ) -> tuple[NDArray[np.int64], Edges]:
-        """Align every tracked keypoint with all its keyframes; owner row and edge of each."""
-        detected = features.keypoints.astype(np.float64)
-        owners, keyframes, centres, starts, guesses = [], [], [], [], []
-        for number, (keyframe, pair) in enumerate(zip(self._window, pairs, strict=True)):
-            rows = keyframe.rows_of(tracks)
-            owner = np.flatnonzero(rows >= 0)
-            centre = keyframe.pixels[rows[owner]]
-            guess = predict(centre, keyframe.pixels[pair[1]], detected[pair[0]])
-            if guess is None:
-                guess = Warps(detected[owner], np.tile(np.eye(2), (len(owner), 1, 1)))
-            owners.append(owner)
-            keyframes.append(np.full(len(owner), number))
-            centres.append(centre)
-            starts.append(Warps(detected[owner], guess.affine))
-            guesses.append(guess)
-        owner = np.concatenate([np.empty(0, np.int64), *owners])
-        if len(owner) == 0 or not self.config.refinement.enabled:
-            return np.empty(0, np.int64), no_edges()
-        centre, keyframe_of = np.concatenate(centres), np.concatenate(keyframes)
-        measured = align(
-            [keyframe.pyramid for keyframe in self._window],
-            pyramid,
-            keyframe_of,
-            centre,
-            [_stack(starts), _stack(guesses)],
-            self.config.alignment,
-        )
-        stamps = np.array([keyframe.stamp for keyframe in self._window])[keyframe_of]
-        edges = _edges(tracks[owner], stamps, stamp, centre, measured)
-        return owner[measured.accepted], edges.select(measured.accepted)
-
-    def _refine(
-        self,
-        features: Features,
-        tracks: NDArray[np.int64],
-        owner: NDArray[np.int64],
-        edges: Edges,
-        camera: Camera | None,
-        pyramid: Pyramid,
-        stamp: int,
-    ) -> Keyframe:
-        """The frame with its keypoints moved to where the window says that they lie."""
-        detected = features.keypoints.astype(np.float64)
-        refined = refine_frame(
-            owner, edges.pixels, edges.covariance, len(detected), self.config.refinement
-        )
-        agreed = np.isfinite(refined.pixels[:, 0])
-        if self.config.refinement.enabled:
-            tracks = np.where(agreed, tracks, 0)
-        return Keyframe(
-            stamp=stamp,
-            camera=camera,
-            pyramid=pyramid,
-            detected=detected,
-            pixels=np.where(agreed[:, None], refined.pixels, detected),
-            covariance=np.where(
-                agreed[:, None, None], refined.covariance, features.covariances
-            ),
-            descriptors=features.descriptors,
-            channels=features.channels,
-            tracks=tracks,
-            edges=edges,
-        )
 
     def _start_tracks(self, frame: Keyframe) -> Keyframe:
         """Open a track at every keypoint that has none and can be aligned at all."""
@@ -272,75 +220,52 @@ def _renumber(
 ) -> tuple[Matches, NDArray[np.bool_]]:
     rows = row_of[matches.index]
     kept = rows >= 0
-    renumbered = Matches(
-        rows[kept],
-        matches.keyframe[kept],
-        matches.keyframe_index[kept],
-        matches.similarity[kept],
-    )
-    return renumbered, inlier[kept]
+    found = matches.select(kept)
+    return replace(found, index=rows[kept]), inlier[kept]
 
 
-def _stack(parts: Sequence[Warps]) -> Warps:
-    return Warps(
-        np.concatenate([part.pixels for part in parts]),
-        np.concatenate([part.affine for part in parts]),
-    )
-
-
-def _edges(
+def _unrefined(
+    features: Features,
     tracks: NDArray[np.int64],
-    stamps: NDArray[np.int64],
+    camera: Camera | None,
+    pyramid: Pyramid,
     stamp: int,
-    centres: NDArray[np.float64],
-    measured: Alignment,
-) -> Edges:
-    return Edges(
-        track=tracks,
-        stamp_from=stamps,
-        stamp_to=np.full(len(tracks), stamp, np.int64),
-        centre=centres,
-        pixels=measured.warps.pixels,
-        affine=measured.warps.affine,
-        covariance=measured.covariance,
+) -> Keyframe:
+    detected = features.keypoints.astype(np.float64)
+    return Keyframe(
+        stamp=stamp,
+        camera=camera,
+        pyramid=pyramid,
+        detected=detected,
+        pixels=detected,
+        covariance=features.covariances.astype(np.float64),
+        descriptors=features.descriptors,
+        channels=features.channels,
+        tracks=tracks,
+        edges=no_edges(),
     )
 
 
-def _solve(window: Sequence[Keyframe], config: Config) -> list[Keyframe]:
-    """The window with all observations of its tracks refined together."""
-    stamps = np.array([keyframe.stamp for keyframe in window])
-    base = np.cumsum([0, *(len(keyframe.tracks) for keyframe in window)])
-    tracks = np.concatenate([keyframe.tracks for keyframe in window])
-    # The oldest observation of every track is its root (the first of np.unique's).
-    held = np.zeros(len(tracks), bool)
-    held[np.unique(tracks, return_index=True)[1]] = True
-    edges = join([keyframe.edges for keyframe in window])
-    edges = edges.select(np.isin(edges.stamp_from, stamps))
-    first = _nodes(window, stamps, base, edges.stamp_from, edges.track)
-    second = _nodes(window, stamps, base, edges.stamp_to, edges.track)
-    pixels = refine_window(
-        np.concatenate([keyframe.pixels for keyframe in window]),
-        held,
-        first,
-        second,
-        edges,
-        config.refinement,
+def _refined(frame: Keyframe, owner: NDArray[np.int64], edges: Edges, config: Config) -> Keyframe:
+    """Keypoints moved to where the window says that they lie; without an edge, no track."""
+    refined = refine_frame(
+        owner, edges.pixels, edges.covariance, len(frame.pixels), config.refinement
     )
-    return [
-        replace(keyframe, pixels=part)
-        for keyframe, part in zip(window, np.split(pixels, base[1:-1]), strict=True)
-    ]
+    agreed = np.isfinite(refined.pixels[:, 0])
+    return replace(
+        frame,
+        pixels=np.where(agreed[:, None], refined.pixels, frame.pixels),
+        covariance=np.where(agreed[:, None, None], refined.covariance, frame.covariance),
+        tracks=np.where(agreed, frame.tracks, 0),
+        edges=edges,
+    )
 
 
-def _nodes(
-    window: Sequence[Keyframe],
-    stamps: NDArray[np.int64],
-    base: NDArray[np.int64],
-    edge_stamps: NDArray[np.int64],
-    edge_tracks: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    nodes = np.empty(len(edge_stamps), np.int64)
-    for number, keyframe in enumerate(window):
-        rows = edge_stamps == stamps[number]
-        nodes[rows] = base[number] + keyframe.rows_of(edge_tracks[rows])
-    return nodes
+def _without_outliers(frame: Keyframe, links: Links, inlier: NDArray[np.bool_]) -> Keyframe:
+    """Cut the keypoints that most keyframes of their track contradict geometrically."""
+    owner = links.matches.index[links.tracked]
+    votes = np.bincount(owner, np.where(inlier[links.tracked], 1.0, -1.0), len(frame.tracks))
+    tracks = np.where(votes < 0, 0, frame.tracks)
+    return replace(
+        frame, tracks=tracks, edges=frame.edges.select(np.isin(frame.edges.track, tracks))
+    )

@@ -100,7 +100,7 @@ def align(
     device = target[0].device
     which = torch.from_numpy(np.ascontiguousarray(template_of, np.int64)).to(device)
     centre = _tensor(centres, device)
-    levels = min(len(pyramid) for pyramid in (target, *templates))
+    levels = min(config.levels, *(len(pyramid) for pyramid in (target, *templates)))
     for level in reversed(range(levels)):
         patches = _cut(templates, which, centre, level, config.patch_radius)
         if level == levels - 1:

@@ -39,6 +39,15 @@ class Matches:
     def __len__(self) -> int:
         return len(self.index)
 
+    def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Matches:
+        """The matches of `rows`."""
+        return Matches(
+            self.index[rows],
+            self.keyframe[rows],
+            self.keyframe_index[rows],
+            self.similarity[rows],
+        )
+
 
 def match(descriptors: torch.Tensor, keyframes: Sequence[torch.Tensor]) -> Matches:
     """Match `descriptors` with those of every keyframe, mutually nearest by cosine.

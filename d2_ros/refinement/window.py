@@ -1,80 +1,54 @@
-"""Multi-view refinement of all tracks of the window, with GTSAM.
-
-After Dusmanu, Schonberger and Pollefeys, "Multi-View Optimization of Local Feature
-Geometry" (ECCV 2020): minimise sum rho(|x_j - T_ij(x_i)|) over the match graph. Differences:
-every edge is weighted by its measured covariance, the kernel is annealed from wide to narrow
-(cold narrow kernels lock on to wrong edges), and the oldest observation of a track is held,
-so that what has been published about it stays true.
-"""
+"""The keyframe window, refined as a whole."""
 
 from __future__ import annotations
 
-import gtsam
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.config import RefinementConfig
-from d2_ros.refinement.frame import EDGE_FLOOR, kernel_widths
-from d2_ros.tracks.graph import Edges
+from d2_ros.refinement.multiview import refine_graph
+from d2_ros.tracks.graph import join
+from d2_ros.tracks.window import Keyframe
 
-_HOLD_SIGMA = 1e-4  # px
 
-
-def refine_window(
-    pixels: NDArray[np.float64],
-    held: NDArray[np.bool_],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    edges: Edges,
-    config: RefinementConfig,
-) -> NDArray[np.float64]:
+def refine_window(window: Sequence[Keyframe], config: RefinementConfig) -> list[Keyframe]:
     """Move all observations of the window's tracks into agreement.
 
-    Parameters
-    ----------
-    pixels
-        ``(N, 2)`` observations as they stand, px.
-    held
-        ``(N,)`` observations that must not move: the root of every track.
-    first, second
-        ``(E,)`` observations that each edge joins.
-    edges
-        The transforms, first -> second.
-
-    Returns
-    -------
-    ``(N, 2)`` refined positions; observations without an edge stay where they are.
+    The oldest observation of every track is its root and stays where it was published.
     """
-    if len(edges) == 0:
-        return pixels.copy()
-    prior = gtsam.noiseModel.Isotropic.Sigma(2, config.prior_sigma)
-    hold = gtsam.noiseModel.Isotropic.Sigma(2, _HOLD_SIGMA)
-    gaussian = [
-        gtsam.noiseModel.Gaussian.Covariance(covariance)
-        for covariance in edges.covariance + EDGE_FLOOR**2 * np.eye(2)
+    stamps = np.array([keyframe.stamp for keyframe in window])
+    base = np.cumsum([0, *(len(keyframe.tracks) for keyframe in window)])
+    tracks = np.concatenate([keyframe.tracks for keyframe in window])
+    held = np.zeros(len(tracks), bool)
+    held[np.unique(tracks, return_index=True)[1]] = True  # the first, so the oldest, of each
+    edges = join([keyframe.edges for keyframe in window])
+    edges = edges.select(np.isin(edges.stamp_from, stamps))
+    pixels = refine_graph(
+        np.concatenate([keyframe.pixels for keyframe in window]),
+        held,
+        _nodes(window, base, edges.stamp_from, edges.track),
+        _nodes(window, base, edges.stamp_to, edges.track),
+        edges,
+        config,
+    )
+    return [
+        replace(keyframe, pixels=part)
+        for keyframe, part in zip(window, np.split(pixels, base[1:-1]), strict=True)
     ]
-    used = np.unique(np.concatenate([first, second]))
-    solution = pixels.copy()
-    settings = gtsam.GaussNewtonParams()
-    settings.setMaxIterations(5)
-    for kernel in kernel_widths(config):
-        cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(kernel / EDGE_FLOOR)
-        graph = gtsam.NonlinearFactorGraph()
-        values = gtsam.Values()
-        for node in used:
-            values.insert(int(node), solution[node])
-            graph.add(
-                gtsam.PriorFactorPoint2(int(node), pixels[node], hold if held[node] else prior)
-            )
-        # The affine part is lagged: fixed at the last pass's solution, renewed each pass.
-        offset = solution[first] - edges.centre
-        shift = edges.pixels + np.einsum("eij,ej->ei", edges.affine, offset) - solution[first]
-        for row in range(len(edges)):
-            noise = gtsam.noiseModel.Robust.Create(cauchy, gaussian[row])
-            graph.add(
-                gtsam.BetweenFactorPoint2(int(first[row]), int(second[row]), shift[row], noise)
-            )
-        values = gtsam.GaussNewtonOptimizer(graph, values, settings).optimize()
-        for node in used:
-            solution[node] = values.atPoint2(int(node))
-    return solution
+
+
+def _nodes(
+    window: Sequence[Keyframe],
+    base: NDArray[np.int64],
+    stamps: NDArray[np.int64],
+    tracks: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Node of each edge end: the observation of its track in the keyframe of its stamp."""
+    nodes = np.empty(len(stamps), np.int64)
+    for number, keyframe in enumerate(window):
+        rows = stamps == keyframe.stamp
+        nodes[rows] = base[number] + keyframe.rows_of(tracks[rows])
+    return nodes

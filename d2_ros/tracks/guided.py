@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 
 from d2_ros.features.extractor import Features, describe, redetect
 from d2_ros.matching.motion import predict
+from d2_ros.tracks.measurement import Pairs
 from d2_ros.tracks.window import Keyframe
 
 _RADIUS = 2  # cells around the predicted place
 _SAME = 2.0  # px: a detection this near is the same keypoint
 _MARGIN = 4.0  # px from the image border
-
-Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Verified matches with one keyframe: rows of the frame, rows of the keyframe."""
 
 
 def find_lost(
@@ -125,9 +123,7 @@ def _append(
             [features.covariances[keep], np.tile(typical, (len(pixels), 1, 1))]
         ).astype(np.float32),
         scores=np.concatenate([features.scores[keep], scores]).astype(np.float32),
-        descriptors=torch.cat(
-            [features.descriptors[kept], describe(features.response, pixels)]
-        ),
+        descriptors=torch.cat([features.descriptors[kept], describe(features.response, pixels)]),
         channels=torch.cat([features.channels[kept], channels]),
     )
     row_of = np.where(keep, np.cumsum(keep) - 1, -1)

@@ -1,0 +1,80 @@
+"""Multi-view refinement of a match graph, with GTSAM.
+
+After Dusmanu, Schonberger and Pollefeys, "Multi-View Optimization of Local Feature
+Geometry" (ECCV 2020): minimise sum rho(|x_j - T_ij(x_i)|) over the match graph. Differences:
+every edge is weighted by its measured covariance, the kernel is annealed from wide to narrow
+(cold narrow kernels lock on to wrong edges), and the oldest observation of a track is held,
+so that what has been published about it stays true.
+"""
+
+from __future__ import annotations
+
+import gtsam
+import numpy as np
+from numpy.typing import NDArray
+
+from d2_ros.config import RefinementConfig
+from d2_ros.refinement.frame import EDGE_FLOOR, kernel_widths
+from d2_ros.tracks.graph import Edges
+
+_HOLD_SIGMA = 1e-4  # px
+
+
+def refine_graph(
+    pixels: NDArray[np.float64],
+    held: NDArray[np.bool_],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    edges: Edges,
+    config: RefinementConfig,
+) -> NDArray[np.float64]:
+    """Move all observations of the window's tracks into agreement.
+
+    Parameters
+    ----------
+    pixels
+        ``(N, 2)`` observations as they stand, px.
+    held
+        ``(N,)`` observations that must not move: the root of every track.
+    first, second
+        ``(E,)`` observations that each edge joins.
+    edges
+        The transforms, first -> second.
+
+    Returns
+    -------
+    ``(N, 2)`` refined positions; observations without an edge stay where they are.
+    """
+    if len(edges) == 0:
+        return pixels.copy()
+    prior = gtsam.noiseModel.Isotropic.Sigma(2, config.prior_sigma)
+    hold = gtsam.noiseModel.Isotropic.Sigma(2, _HOLD_SIGMA)
+    gaussian = [
+        gtsam.noiseModel.Gaussian.Covariance(covariance)
+        for covariance in edges.covariance + EDGE_FLOOR**2 * np.eye(2)
+    ]
+    used = np.unique(np.concatenate([first, second]))
+    solution = pixels.copy()
+    settings = gtsam.GaussNewtonParams()
+    settings.setMaxIterations(5)
+    for kernel in kernel_widths(config):
+        cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(kernel / EDGE_FLOOR)
+        graph = gtsam.NonlinearFactorGraph()
+        values = gtsam.Values()
+        for node in used:
+            values.insert(int(node), solution[node])
+            graph.add(
+                gtsam.PriorFactorPoint2(int(node), pixels[node], hold if held[node] else prior)
+            )
+        # The affine part is lagged: fixed at the last pass's solution, renewed each pass.
+        offset = solution[first] - edges.centre
+        shift = edges.pixels + np.einsum("eij,ej->ei", edges.affine, offset) - solution[first]
+        for row in range(len(edges)):
+            noise = gtsam.noiseModel.Robust.Create(cauchy, gaussian[row])
+            graph.add(
+                gtsam.BetweenFactorPoint2(int(first[row]), int(second[row]), shift[row], noise)
+            )
+        values = gtsam.GaussNewtonOptimizer(graph, values, settings).optimize()
+        for node in used:
+            solution[node] = values.atPoint2(int(node))
+    return solution
