@@ -20,6 +20,17 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("-p", metavar="NAME:=VALUE", help="One parameter, as in ros2 run; repeatable."),
 ]
+SourceName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SRC",
+        help="A bag, a EuRoC, TUM, KITTI or image folder, a video, or synthetic[:key=value,...].",
+    ),
+]
+ImageTopic = Annotated[
+    str | None,
+    typer.Option("--image-topic", help="The bag's image topic, where it has several."),
+]
 Json = Annotated[
     Path | None, typer.Option("--json", help="Also write the figures to this flat JSON file.")
 ]
@@ -42,6 +53,20 @@ def write_json(path: Path, figures: Mapping[str, float | int | str]) -> None:
         path.write_text(json.dumps(dict(figures), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise D2RosError(f"cannot write {path}: {error.strerror}") from None
+
+
+def output_file(path: Path, *inputs: str | Path) -> Path:
+    """Return `path` once its folder exists and is writable and it is none of the inputs.
+
+    Raises
+    ------
+    D2RosError
+        If it cannot be written to, or writing it would destroy an input.
+    """
+    make_folder(path.parent)
+    if path.exists() and any(Path(item).exists() and path.samefile(item) for item in inputs):
+        raise D2RosError(f"output {path} is the input itself; choose another name")
+    return path
 
 
 def make_folder(path: Path) -> Path:

@@ -1,0 +1,188 @@
+"""``d2-ros replay``: the front-end over a recording, offline and deterministic."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import typer
+
+from d2_ros.commands.common import (
+    ImageTopic,
+    Json,
+    Overrides,
+    ParamsFile,
+    SourceName,
+    load_config,
+    output_file,
+    write_json,
+)
+from d2_ros.errors import D2RosError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from d2_ros.camera import Camera
+    from d2_ros.records import FrameResult
+    from d2_ros.sources import Frame
+    from d2_ros.sources.writer import BagWriter
+
+NAMESPACE = "/d2_frontend/camera/"
+CAMERA_INFO_TOPIC = "/camera/camera_info"
+
+CLOCK_JUMP = 1_000_000_000
+"""A frame this much (ns) before the last one means that the recording starts over."""
+
+
+class Processor(Protocol):
+    """The part of :class:`d2_ros.frontend.FrontEnd` that a replay uses."""
+
+    def process(self, image: NDArray[Any], stamp: int, camera: Camera | None) -> FrameResult:
+        """Process one frame."""
+        ...
+
+    def reset(self) -> None:
+        """Drop the keyframe window."""
+        ...
+
+
+@dataclass
+class Tally:
+    """What happened in a replay, counted as it goes."""
+
+    frames: int = 0
+    keyframes: int = 0
+    features: int = 0
+    inliers: int = 0
+    resets: int = 0
+    refused: list[str] = field(default_factory=list)
+    timings_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, result: FrameResult) -> None:
+        """Count one processed frame."""
+        self.frames += 1
+        self.keyframes += result.is_keyframe
+        self.features += len(result.features)
+        self.inliers += int(result.matches["inlier"].sum())
+        for stage, milliseconds in result.timings_ms.items():
+            self.timings_ms[stage].append(milliseconds)
+
+    def figures(self) -> dict[str, float]:
+        """Return the flat figures of ``--json``."""
+        from statistics import median
+
+        seconds = time.perf_counter() - self.started
+        processed = max(self.frames, 1)
+        return {
+            "frames": self.frames,
+            "frames_refused": len(self.refused),
+            "keyframes": self.keyframes,
+            "resets": self.resets,
+            "features_per_frame": self.features / processed,
+            "inlier_matches_per_frame": self.inliers / processed,
+            "seconds": seconds,
+            "frames_per_second": self.frames / seconds,
+            **{f"{stage}.p50_ms": median(times) for stage, times in self.timings_ms.items()},
+        }
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("replay")(replay)
+
+
+def replay(
+    source: SourceName,
+    out: Annotated[
+        Path, typer.Option(metavar="OUT.mcap", help="The bag; overwritten if it exists.")
+    ],
+    params_file: ParamsFile = None,
+    overrides: Overrides = None,
+    image_topic: ImageTopic = None,
+    json: Json = None,
+) -> None:
+    """Run the front-end over every frame of SRC and write the node's topics to a bag.
+
+    A frame that cannot be used is left out and counted; the exit code is then 2, as it is for a
+    source that ends in damage. What was written until then, and the figures, are kept.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from d2_ros.frontend import FrontEnd
+    from d2_ros.sources import open_source
+    from d2_ros.sources.writer import BagWriter
+
+    config = load_config(params_file, overrides)
+    frames = open_source(source, image_topic)
+    frontend = FrontEnd(config)
+    tally, damage = Tally(), None
+    with BagWriter(output_file(out, source)) as bag:
+        try:
+            shown = track(frames, "Replaying", console=Console(stderr=True))
+            run(shown, frontend, bag, config.output.descriptors, tally)
+        except D2RosError as error:
+            damage = error
+    figures = tally.figures()
+    typer.echo(
+        f"{out}: {tally.frames} frames, {tally.keyframes} keyframes, "
+        f"{figures['features_per_frame']:.0f} features and "
+        f"{figures['inlier_matches_per_frame']:.0f} inlier matches per frame, "
+        f"{figures['seconds']:.1f} s"
+    )
+    if json:
+        write_json(json, figures)
+    if damage:
+        raise damage
+    if tally.refused:
+        count, first = len(tally.refused), tally.refused[0]
+        raise D2RosError(f"{count} of {count + tally.frames} frames were left out: {first}")
+
+
+def run(
+    frames: Iterable[Frame], frontend: Processor, bag: BagWriter, descriptors: str, tally: Tally
+) -> None:
+    """Process `frames` in order, write the results and count them in `tally`.
+
+    As in the node, a frame that is not later than the last one is refused, and a large jump back
+    starts over with an empty window.
+    """
+    last: int | None = None
+    for frame in frames:
+        if last is not None and frame.stamp <= last - CLOCK_JUMP:
+            frontend.reset()
+            tally.resets += 1
+        elif last is not None and frame.stamp <= last:
+            tally.refused.append(f"frame {frame.stamp} is not later than {last}")
+            continue
+        last = frame.stamp
+        try:
+            result = frontend.process(frame.image, frame.stamp, frame.camera)
+        except D2RosError as error:
+            tally.refused.append(f"frame {frame.stamp}: {error}")
+            continue
+        write_result(bag, frame, result, descriptors)
+        tally.add(result)
+
+
+def write_result(bag: BagWriter, frame: Frame, result: FrameResult, descriptors: str) -> None:
+    """Write the node's messages of one frame, and the camera_info that its image came with."""
+    from d2_ros.records import pack_descriptors
+    from d2_ros.sources.messages import camera_info, cloud
+
+    height, width = frame.image.shape[:2]
+    stamp, frame_id = frame.stamp, frame.frame_id
+    bag.write(CAMERA_INFO_TOPIC, camera_info(stamp, frame_id, frame.camera, width, height))
+    topics = {"features": result.features, "matches": result.matches, "tracks": result.tracks}
+    if descriptors != "none":
+        topics["descriptors"] = pack_descriptors(result.descriptors, descriptors)
+    for topic, rows in topics.items():
+        if rows is not None:
+            bag.write(NAMESPACE + topic, cloud(stamp, frame_id, rows))

@@ -1,0 +1,197 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+
+import d2_ros.frontend as frontend_module
+from d2_ros.camera import Camera
+from d2_ros.commands.replay import Tally, run
+from d2_ros.sources import Frame
+from d2_ros.sources import messages as build
+from d2_ros.sources.writer import BagWriter
+
+CAMERA = Camera(32, 24, [[50, 0, 15.5], [0, 51, 11.5], [0, 0, 1]], [])
+PREFIX = "/d2_frontend/camera/"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "images"
+    path.mkdir()
+    for number in range(7):
+        cv2.imwrite(str(path / f"{number}.png"), np.full((24, 32), number, np.uint8))
+    return path
+
+
+def write_bag(path, stamps, first_pixels=None, camera=CAMERA):
+    with BagWriter(path) as bag:
+        for number, stamp in enumerate(stamps):
+            image = np.full((24, 32), first_pixels[number] if first_pixels else number, np.uint8)
+            bag.write("/camera/camera_info", build.camera_info(stamp, "optical", camera, 32, 24))
+            bag.write("/camera/image_raw", build.image(stamp, "optical", image))
+    return path
+
+
+def read(path):
+    """Topic -> list of messages, by the definitions in the file alone."""
+    content = {}
+    with AnyReader([path]) as reader:
+        for connection, _, raw in reader.messages():
+            message = reader.deserialize(raw, connection.msgtype)
+            content.setdefault(connection.topic, []).append(message)
+    return content
+
+
+def test_topics_of_every_frame(tmp_path, d2_ros, fake_frontend):
+    stamps = [1_700_000_000_900_000_000 + 50_000_000 * number for number in range(7)]
+    bag = write_bag(tmp_path / "in.mcap", stamps)
+    outcome = d2_ros("replay", bag, "--out", tmp_path / "out.mcap", "--json", tmp_path / "f.json")
+    assert outcome.code == 0, outcome.err
+    content = read(tmp_path / "out.mcap")
+    assert sorted(content) == [
+        "/camera/camera_info",
+        *(PREFIX + name for name in ("features", "matches", "tracks")),
+    ]
+    for topic in ("/camera/camera_info", PREFIX + "features", PREFIX + "matches"):
+        assert [build.stamp_of(message) for message in content[topic]] == stamps
+    tracks = content[PREFIX + "tracks"]
+    assert [build.stamp_of(message) for message in tracks] == stamps[::3]
+    assert [message.width for message in tracks] == [0, 3, 6]
+    for messages in content.values():
+        assert {message.header.frame_id for message in messages} == {"optical"}
+    np.testing.assert_array_equal(content["/camera/camera_info"][0].k, CAMERA.matrix.ravel())
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert figures["frames"] == 7
+    assert figures["frames_refused"] == figures["resets"] == 0
+    assert figures["keyframes"] == 3
+    assert figures["features_per_frame"] == pytest.approx(np.mean([2, 3, 4, 5, 6, 2, 3]))
+    assert figures["inlier_matches_per_frame"] == pytest.approx(6 / 7)
+    assert figures["network.p50_ms"] == 13
+    assert figures["seconds"] > 0
+
+
+def test_rows_are_the_front_end_s_own_bytes(tmp_path, d2_ros, fake_frontend):
+    bag = write_bag(tmp_path / "in.mcap", [10**9])
+    assert d2_ros("replay", bag, "--out", tmp_path / "out.mcap").code == 0
+    (message,) = read(tmp_path / "out.mcap")[PREFIX + "features"]
+    assert message.data.tobytes() == fake_frontend[0].last.features.tobytes()
+    assert message.is_dense
+
+
+def test_uncalibrated_images_tell_their_size(tmp_path, folder, d2_ros, fake_frontend):
+    assert d2_ros("replay", folder, "--out", tmp_path / "out.mcap").code == 0
+    content = read(tmp_path / "out.mcap")
+    info = content["/camera/camera_info"][0]
+    assert (info.width, info.height) == (32, 24)
+    assert not info.k.any()
+    assert not content[PREFIX + "features"][0].is_dense
+
+
+@pytest.mark.parametrize(("kind", "datatype", "size"), [("uint8", 2, 512), ("float32", 7, 2048)])
+def test_descriptors_on_request(tmp_path, folder, d2_ros, fake_frontend, kind, datatype, size):
+    out = tmp_path / "out.mcap"
+    assert d2_ros("replay", folder, "--out", out, "-p", f"output.descriptors:={kind}").code == 0
+    content = read(out)
+    for features, descriptors in zip(
+        content[PREFIX + "features"], content[PREFIX + "descriptors"], strict=True
+    ):
+        (field,) = descriptors.fields
+        assert (field.name, field.datatype, field.count) == ("descriptor", datatype, 512)
+        assert descriptors.point_step == size
+        assert descriptors.width == features.width
+
+
+def test_parameters_reach_the_front_end(tmp_path, folder, d2_ros, fake_frontend):
+    params = tmp_path / "params.yaml"
+    params.write_text("d2_frontend:\n  ros__parameters:\n    window: {size: 4}\n    threads: 2\n")
+    arguments = ["--params-file", params, "-p", "threads:=3"]
+    assert d2_ros("replay", folder, "--out", tmp_path / "out.mcap", *arguments).code == 0
+    assert fake_frontend[0].config.window.size == 4
+    assert fake_frontend[0].config.threads == 3
+
+
+def test_refused_frames_are_left_out_counted_and_told(tmp_path, d2_ros, fake_frontend):
+    stamps = [10**9 * (number + 1) for number in range(4)]
+    bag = write_bag(tmp_path / "in.mcap", stamps, [0, 255, 0, 255])
+    outcome = d2_ros("replay", bag, "--out", tmp_path / "out.mcap", "--json", tmp_path / "f.json")
+    assert outcome.code == 2
+    assert "2 of 4 frames were left out: frame 2000000000: the image is unusable" in outcome.err
+    assert json.loads((tmp_path / "f.json").read_text())["frames_refused"] == 2
+    content = read(tmp_path / "out.mcap")
+    for topic in ("/camera/camera_info", PREFIX + "features"):
+        assert [build.stamp_of(message) for message in content[topic]] == [stamps[0], stamps[2]]
+
+
+def test_disorder_is_refused_and_a_loop_starts_over(tmp_path, fake_frontend):
+    image, seconds = np.zeros((24, 32), np.uint8), (5, 6, 6, 5.5, 7, 5, 6)
+    frames = [Frame(int(second * 1e9), image, None) for second in seconds]
+    frontend, tally = frontend_module.FrontEnd(None), Tally()
+    with BagWriter(tmp_path / "out.mcap") as bag:
+        run(frames, frontend, bag, "none", tally)
+    assert (tally.frames, len(tally.refused), tally.resets) == (5, 2, 1)
+    assert frontend.resets == 1
+    assert tally.refused[1] == "frame 5500000000 is not later than 6000000000"
+
+
+def test_truncated_bag_keeps_results_and_exits_with_2(tmp_path, d2_ros, fake_frontend):
+    # 1300 images of 768 bytes fill one chunk of a mebibyte and a part of the next.
+    bag = write_bag(tmp_path / "in.mcap", [10**9 + 10**8 * n for n in range(1300)], [7] * 1300)
+    content = bag.read_bytes()
+    bag.write_bytes(content[: int(0.95 * len(content))])
+    outcome = d2_ros("replay", bag, "--out", tmp_path / "out.mcap", "--json", tmp_path / "f.json")
+    assert outcome.code == 2
+    assert "in.mcap is cut short or damaged" in outcome.err
+    frames = json.loads((tmp_path / "f.json").read_text())["frames"]
+    assert 0 < frames < 1300
+    assert len(read(tmp_path / "out.mcap")[PREFIX + "features"]) == frames
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-p", "windw.size:=3"], "unknown parameter windw.size"),
+        (["-p", "window.size:=300"], "window.size is 300; it must be 1 to 30"),
+        (["-p", "window.size"], "not of the form name:=value"),
+        (["--image-topic", "/other"], "has no images on|not a bag"),
+        (["--params-file", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+    ],
+)
+def test_bad_arguments_exit_with_2(tmp_path, folder, d2_ros, fake_frontend, arguments, words):
+    out = tmp_path / "out.mcap"
+    outcome = d2_ros("replay", folder, "--out", out, *arguments)
+    assert outcome.code == 2
+    assert any(word in outcome.err for word in words.split("|"))
+    assert not out.exists()
+
+
+def test_missing_weights_leave_an_existing_output_alone(tmp_path, folder, d2_ros):
+    out = tmp_path / "out.mcap"
+    out.write_text("precious")
+    outcome = d2_ros("replay", folder, "--out", out, "-p", "weights:=none_such")
+    assert outcome.code == 2
+    assert "none_such" in outcome.err
+    assert out.read_text() == "precious"
+
+
+def test_calibration_of_another_size_is_one_sentence(tmp_path, d2_ros, fake_frontend):
+    other = Camera(64, 48, CAMERA.matrix, [])
+    with BagWriter(tmp_path / "in.mcap") as bag:
+        bag.write("/camera/camera_info", build.camera_info(10**9, "c", other, 64, 48))
+        bag.write("/camera/image_raw", build.image(10**9, "c", np.zeros((24, 32), np.uint8)))
+    outcome = d2_ros("replay", tmp_path / "in.mcap", "--out", tmp_path / "out.mcap")
+    assert outcome.code == 2
+    assert "is 32x24 but its calibration is for 64x48" in outcome.err
+
+
+def test_real_front_end_twice_gives_the_same_bytes(tmp_path, d2_ros):
+    source = "synthetic:size=160x120,frames=3,seed=0"
+    for name in ("a.mcap", "b.mcap"):
+        outcome = d2_ros("replay", source, "--out", tmp_path / name, "-p", "threads:=1")
+        assert outcome.code == 0, outcome.err
+    assert (tmp_path / "a.mcap").read_bytes() == (tmp_path / "b.mcap").read_bytes()
+    content = read(tmp_path / "a.mcap")
+    assert content[PREFIX + "matches"][0].width == 0
+    assert min(message.width for message in content[PREFIX + "matches"][1:]) > 20
+    assert min(message.width for message in content[PREFIX + "features"]) > 50
