@@ -13,7 +13,7 @@ from d2_ros.sources.synthetic.textures import LEVELS, TEXEL, pyramid
 from d2_ros.sources.synthetic.world import Plane, trace
 
 SAMPLES = 4
-"""Rays per pixel and axis; their mean is the light that the square pixel collects."""
+"""Rays per pixel and axis; their mean is the light that the pixel collects."""
 
 _BAND = 8  # rows rendered at a time, so that the arrays stay in the processor's cache
 _PART = 2048  # edge pixels rendered at a time: cv2.remap takes fewer than 32767 rays in a row
@@ -32,11 +32,11 @@ class Scene:
     textures
         The pyramid of each plane.
     rays
-        ``(H, W, SAMPLES**2, 2)`` float32 bearings (x, y), spread evenly over each pixel.
+        ``(H, W, SAMPLES**2, 2)`` float32 bearings (x, y), spread over each pixel.
     centres
         ``(H, W, 3)`` float64 bearings of the pixels' centres.
     spacing
-        Typical distance of neighbouring rays, bearing units.
+        Largest distance of neighbouring rays, bearing units.
     """
 
     planes: tuple[Plane, ...]
@@ -47,8 +47,14 @@ class Scene:
 
 
 def prepare(planes: tuple[Plane, ...], camera: Camera) -> Scene:
-    """Paint the planes and undistort the rays of every pixel, once for all frames."""
-    offsets = (np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5
+    """Paint the planes and undistort the rays of every pixel, once for all frames.
+
+    A pixel's rays follow a triangle that reaches to the centres of its neighbours, the blur of
+    a square pixel behind an equally wide blur of the lens: symmetric about the centre, so that
+    the exact projection has no bias, and smooth enough not to alias.
+    """
+    share = (np.arange(SAMPLES) + 0.5) / SAMPLES  # quantiles of that triangle
+    offsets = np.where(share < 0.5, np.sqrt(2 * share) - 1, 1 - np.sqrt(2 - 2 * share))
     grid = np.empty((camera.height, camera.width, SAMPLES, SAMPLES, 2))
     grid[..., 0] = (np.arange(camera.width)[:, None] + offsets)[None, :, None, :]
     grid[..., 1] = (np.arange(camera.height)[:, None] + offsets)[:, None, :, None]
@@ -60,7 +66,7 @@ def prepare(planes: tuple[Plane, ...], camera: Camera) -> Scene:
         tuple(pyramid(plane) for plane in planes),
         rays,
         centres,
-        1 / (SAMPLES * camera.focal),
+        float(np.diff(offsets).max()) / camera.focal,
     )
 
 
@@ -78,8 +84,7 @@ def radiance(scene: Scene, T_world_camera: NDArray[np.float64]) -> NDArray[np.fl
 
     Returns
     -------
-    ``(H, W, 3)`` float32 BGR, 0 to 255: the mean over each pixel's rays, which lie symmetric
-    about its centre, so that what is seen has no bias.
+    ``(H, W, 3)`` float32 BGR, 0 to 255: the mean over each pixel's rays.
     """
     height, width = scene.rays.shape[:2]
     index, _ = trace(scene.planes, T_world_camera, scene.centres.reshape(-1, 3))
@@ -118,8 +123,8 @@ def _colours(
 ) -> NDArray[np.float32]:
     """Mean colours ``(N, 3)`` of plane `k` where ``(N, S, 2)`` rays meet it.
 
-    The pyramid level is chosen per pixel such that neighbouring rays are about one texel apart
-    along the more stretched direction: they miss no detail, and add no blur of their own.
+    The pyramid level is chosen per pixel such that neighbouring rays are at most about a texel
+    apart along the more stretched direction, so that they miss no detail.
     """
     H = scene.planes[k].homography(T_world_camera).astype(np.float32)
     x, y = rays[..., 0], rays[..., 1]

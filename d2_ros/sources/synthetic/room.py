@@ -61,31 +61,30 @@ def _turn(axis: int, angle: float) -> NDArray[np.float64]:
 def _walls() -> tuple[Plane, ...]:
     half = WIDTH / 2
     front = (
-        Picture("motorcycle", 0.2, 0.4, 2.2),
-        Picture("astronaut", 2.7, 0.3, 1.6),
-        Picture("page", 2.5, 2.05, 1.7),
-        Picture("camera", 4.6, 0.5, 1.2),
-        Picture("coffee", 4.5, 1.9, 1.4),
+        Picture("rocket", 0.3, 0.4, 2.2),
+        Picture("retina", 2.7, 0.3, 1.5),
+        Picture("text", 2.5, 2.0, 1.7),
+        Picture("hubble", 4.5, 0.4, 1.3),
     )
     left = (
-        Picture("rocket", 1.0, 0.5, 1.6),
-        Picture("coins", 2.9, 0.4, 1.3),
-        Picture("chelsea", 4.5, 0.6, 1.5),
-        Picture("text", 4.4, 1.8, 1.7),
+        Picture("page", 0.8, 0.6, 1.6),
+        Picture("coins", 2.8, 0.4, 1.4),
+        Picture("chelsea", 4.4, 0.5, 1.6),
+        Picture("coffee", 4.6, 1.75, 1.5),
         Picture("ihc", 6.4, 0.5, 1.3),
     )
     right = (
-        Picture("retina", 0.3, 0.4, 1.7),
-        Picture("page", 2.3, 0.4, 1.5),
-        Picture("hubble", 2.2, 1.3, 1.5),
-        Picture("chelsea", 4.2, 0.6, 1.6),
-        Picture("motorcycle", 6.1, 0.7, 1.7),
+        Picture("coins", 0.3, 0.4, 1.7),
+        Picture("text", 2.3, 0.4, 1.6),
+        Picture("grass", 2.2, 1.3, 1.4),
+        Picture("chelsea", 4.2, 0.6, 1.7),
+        Picture("rocket", 6.2, 0.6, 1.6),
     )
-    back = (Picture("rocket", 1.0, 0.4, 2.4), Picture("coins", 4.0, 0.6, 1.4))
+    back = (Picture("astronaut", 1.0, 0.4, 2.0), Picture("motorcycle", 3.6, 0.6, 1.8))
     layout = (
         ((LENGTH, half), -_Y, WIDTH, (0.75, 0.85, 1.0), front),
-        ((0.0, half), _X, LENGTH, (0.8, 1.0, 0.9), left),
-        ((LENGTH, -half), -_X, LENGTH, (1.0, 0.9, 0.8), right),
+        ((0.0, half), _X, LENGTH, (0.88, 1.0, 0.97), left),
+        ((LENGTH, -half), -_X, LENGTH, (1.0, 0.95, 0.88), right),
         ((0.0, -half), _Y, WIDTH, (0.9, 0.9, 0.9), back),
     )
     return tuple(
@@ -97,9 +96,9 @@ def _walls() -> tuple[Plane, ...]:
 def _floor() -> Plane:
     rugs = (
         Picture("grass", 0.0, 0.0, 1.8),
-        Picture("ihc", 2.3, 2.2, 1.5),
+        Picture("camera", 2.3, 2.2, 1.4, turns=2),
         Picture("grass", 4.4, 1.6, 1.6, turns=1),
-        Picture("coffee", 3.6, 4.2, 1.5, turns=3),
+        Picture("brick", 3.6, 4.2, 1.7, turns=1),
         Picture("grass", 0.8, 4.0, 1.6, turns=2),
     )
     corner = np.array([LENGTH, WIDTH / 2, 0.0])
@@ -111,10 +110,10 @@ def _ceiling() -> Plane:
         Picture("brick", 0.6, 3.2, 1.8, turns=1),
         Picture("gravel", 3.2, 4.6, 1.6),
         Picture("brick", 4.0, 1.8, 1.8),
-        Picture("grass", 0.8, 5.8, 1.6, turns=3),
+        Picture("hubble", 0.8, 5.8, 1.6, turns=3),
     )
     corner = np.array([0.0, WIDTH / 2, HEIGHT])
-    return Plane(corner, -_Y, _X, (WIDTH, LENGTH), "hubble", 4.0, pictures=panels)
+    return Plane(corner, -_Y, _X, (WIDTH, LENGTH), "grass", 1.8, (1.1, 1.05, 1.0), panels)
 
 
 def _boards() -> tuple[Plane, ...]:
@@ -123,14 +122,14 @@ def _boards() -> tuple[Plane, ...]:
         _upright("motorcycle", (5.2, -0.9, 1.25), (1.5, 1.0), 165.0),
         _upright("coffee", (3.6, -2.0, 1.5), (1.2, 0.8), 140.0),
         _upright("camera", (3.4, 2.3, 1.6), (0.9, 0.9), -120.0),
-        _upright("text", (6.4, 0.4, 2.1), (1.6, 0.6), 180.0),
+        _upright("page", (6.4, 0.4, 2.1), (1.6, 0.75), 180.0),
     )
 
 
 def _crate(x: float, y: float, edge: float, facing_deg: float) -> tuple[Plane, ...]:
     """Stand a cube on the floor: four sides and a lid."""
     sides = []
-    for photo, turn in zip(("ihc", "brick", "chelsea", "page"), range(0, 360, 90), strict=True):
+    for photo, turn in zip(("chelsea", "brick", "ihc", "page"), range(0, 360, 90), strict=True):
         normal = _turn(2, np.radians(facing_deg + turn)) @ _X
         centre = np.array([x, y, edge / 2]) + normal * edge / 2
         sides.append(_upright(photo, centre, (edge, edge), facing_deg + turn))

@@ -23,7 +23,9 @@ _LOADERS = {
     "ihc": "immunohistochemistry",
     "motorcycle": "stereo_motorcycle",
 }
-_DARKEST, _BRIGHTEST = 24.0, 225.0
+_DARKEST, _BRIGHTEST = 24.0, 225.0  # what 98 % of a photograph is stretched to
+_MIDDLE = 0.4  # share of that range to which the median of a darker photograph is lifted
+_FRAME_WIDTH, _FRAME_COLOUR = 0.03, (205, 215, 220)  # m, BGR: of the frame of a picture
 
 
 def pyramid(plane: Plane) -> tuple[NDArray[np.uint8], ...]:
@@ -57,12 +59,15 @@ def _cover(plane: Plane, width: int, height: int, scale: float) -> NDArray[np.ui
 
 
 def _paste(canvas: NDArray[np.uint8], picture: Picture, scale: float) -> None:
-    """Hang a picture, cut off at the edges of the canvas."""
+    """Hang a framed picture, cut off at the edges of the canvas."""
     image = np.rot90(photograph(picture.photo), picture.turns)
-    image = _fit(image, round(picture.width * scale))
+    image = _fit(image, round((picture.width - 2 * _FRAME_WIDTH) * scale))
+    margin = round(_FRAME_WIDTH * scale)
+    framed = np.full(np.add(image.shape, (2 * margin, 2 * margin, 0)), _FRAME_COLOUR, np.uint8)
+    framed[margin:-margin, margin:-margin] = image
     left, top = round(picture.x * scale), round(picture.y * scale)
-    window = canvas[top : top + image.shape[0], left : left + image.shape[1]]
-    window[:] = image[: window.shape[0], : window.shape[1]]
+    window = canvas[top : top + framed.shape[0], left : left + framed.shape[1]]
+    window[:] = framed[: window.shape[0], : window.shape[1]]
 
 
 def _fit(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
@@ -92,5 +97,6 @@ def photograph(name: str) -> NDArray[np.uint8]:
     image = np.asarray(image[0] if isinstance(image, tuple) else image)
     image = np.dstack([image] * 3) if image.ndim == 2 else image[..., ::-1]
     low, high = np.percentile(image, (1, 99))
-    stretched = (image - low) / max(high - low, 1.0) * (_BRIGHTEST - _DARKEST) + _DARKEST
-    return np.clip(stretched, 0, 255).astype(np.uint8)
+    level = np.clip((image - low) / max(high - low, 1.0), 0, 1)
+    gamma = np.log(_MIDDLE) / np.log(np.clip(np.median(level), 0.12, _MIDDLE))
+    return np.rint(_DARKEST + (_BRIGHTEST - _DARKEST) * level**gamma).astype(np.uint8)

@@ -1,0 +1,104 @@
+"""The images of the synthetic sequence, rendered once and kept in the user's cache."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from d2_ros.errors import D2RosError
+from d2_ros.sources.synthetic.options import SyntheticOptions
+from d2_ros.sources.synthetic.room import room
+
+VERSION = 2
+"""Part of the name of cached files: raise it with every change of what the images show."""
+
+_MOMENTS = 9
+_SHUTTER = 0.5  # share of the time between two frames that the shutter is open, where it blurs
+
+
+def load_images(options: SyntheticOptions) -> NDArray[np.uint8]:
+    """Return the images, after rendering them if that was never done.
+
+    Parameters
+    ----------
+    options
+        Of the sequence.
+
+    Returns
+    -------
+    ``(frames, H, W, 3)`` uint8 BGR, mapped from a file of the cache folder.
+
+    Raises
+    ------
+    D2RosError
+        If the cache folder cannot be written or scikit-image is missing.
+    """
+    key = "-".join(str(value) for value in (VERSION, *astuple(options)))
+    path = _cache_folder() / f"synthetic-{key}.npy"
+    shape = (options.frames, options.height, options.width, 3)
+    try:
+        images = np.load(path, mmap_mode="r")
+        if images.shape == shape and images.dtype == np.uint8:
+            return np.asarray(images)
+    except (OSError, ValueError, EOFError):  # not there yet, or damaged: render
+        pass
+    _write(path, shape, lambda: _render(options))
+    return np.load(path, mmap_mode="r")
+
+
+def _render(options: SyntheticOptions) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images, rendered on all cores."""
+    from d2_ros.sources.synthetic.render import expose, prepare, radiance
+
+    scene = prepare(room(), options.camera())
+
+    def shoot(index: int) -> NDArray[np.uint8]:
+        # Symmetric about the stamp, so that the frame's pose is that of its content.
+        count = _MOMENTS if index in options.blur_frames else 1
+        moments = ((np.arange(count) + 0.5) / count - 0.5) * _SHUTTER
+        lights = [radiance(scene, options.pose(index + moment)) for moment in moments]
+        rng = np.random.default_rng([options.seed, index])
+        return expose(np.mean(lights, axis=0), rng, *options.response(index))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from track(
+            pool.map(shoot, range(options.frames)),
+            "Rendering the synthetic sequence",
+            options.frames,
+            console=Console(stderr=True),
+        )
+
+
+def _cache_folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "d2_ros"
+
+
+def _write(
+    path: Path, shape: tuple[int, ...], images: Callable[[], Iterator[NDArray[np.uint8]]]
+) -> None:
+    """Write images to a file that others see only when it is complete."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            target = open_memmap(part, "w+", np.uint8, shape)
+            for index, image in enumerate(images()):
+                target[index] = image
+            target.flush()
+            part.replace(path)
+    except OSError as error:
+        raise D2RosError(
+            f"cannot keep the rendered sequence in {path.parent}: {error}; "
+            "set XDG_CACHE_HOME to a folder with space"
+        ) from None
