@@ -58,14 +58,14 @@ def verify_weights(
     name: Annotated[str | None, typer.Argument(help="Which weights; default: all.")] = None,
 ) -> None:
     """Check weights against their SHA-256 and for their content; exit code 2 if any is damaged."""
-    from d2_ros.features.weights import known_weights
+    from d2_ros.features.weights import find_weights, known_weights
 
     faults = []
-    for known in [name] if name else [file.name for file in known_weights()]:
-        fault = _fault(known)
-        typer.echo(f"{known}  {fault or 'verified'}")
+    for file in [find_weights(name)] if name else known_weights():
+        fault = _fault(file.name)
+        typer.echo(f"{file.name}  {fault or 'verified'}")
         if fault:
-            faults.append(known)
+            faults.append(file.name)
     if faults:
         raise D2RosError(f"weights {', '.join(faults)} failed verification, see above")
 

@@ -13,6 +13,7 @@ from 0.55/0.29/0.47 to 0.74/0.49/0.71 (TUM, EuRoC, 7-Scenes); inside, nothing ch
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -119,5 +120,10 @@ def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
     -------
     ``(B, 3, H, W)`` of `dtype`, channels-last in memory.
     """
-    mean = torch.tensor(MEAN_BGR, device=images.device)
-    return (images.float() - mean).to(dtype).permute(0, 3, 1, 2)
+    return (images.float() - _mean(images.device)).to(dtype).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=8)
+def _mean(device: torch.device) -> Tensor:
+    """The means, sent to each device once."""
+    return torch.tensor(MEAN_BGR, device=device)
