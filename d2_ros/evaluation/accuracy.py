@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.errors import D2RosError
+from d2_ros.evaluation.decoding import read_features
 from d2_ros.records import FEATURES
+
+__all__ = ["GroundTruth", "TrackErrors", "accuracy_figures", "read_features", "track_errors"]
 
 _CHI2_95 = 5.991  # 95 % quantile of chi-squared with two degrees of freedom
 
@@ -110,9 +112,9 @@ def track_errors(
             f"stamp {unknown[0]} is no frame of the synthetic sequence; "
             "judge with the same size, frames, seed and rate as were played"
         )
-    numbers = np.concatenate([np.full(len(rows), index[stamp]) for stamp, rows in frames] or [[]])
-    rows = np.concatenate([rows for _, rows in frames] or [np.empty(0, FEATURES)])
-    numbers, rows = numbers[rows["track_id"] > 0].astype(np.int64), rows[rows["track_id"] > 0]
+    tracked = [rows[rows["track_id"] > 0] for _, rows in frames]
+    numbers = np.repeat([index[stamp] for stamp, _ in frames], [len(rows) for rows in tracked])
+    rows = np.concatenate([np.empty(0, FEATURES), *tracked])
     ids, first, track = np.unique(rows["track_id"], return_index=True, return_inverse=True)
     refined, visible = _truth(source, numbers, _pixels(rows, "u", "v"), first[track])
     detected_names = ("u_detected", "v_detected")
@@ -211,59 +213,3 @@ def _mahalanobis(offset: NDArray[np.float64], rows: NDArray[np.void]) -> NDArray
     with np.errstate(divide="ignore", invalid="ignore"):
         chi2 = (vv * u**2 - 2 * uv * u * v + uu * v**2) / determinant
     return np.asarray(np.where((determinant > 0) & (uu > 0), chi2, np.nan))
-
-
-_POINT_FIELD_TYPES = ("", "i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
-
-
-def read_features(bag: Path, topic: str) -> list[tuple[int, NDArray[np.void]]]:
-    """Decode a recorded ``features`` topic from what its messages say of their own layout.
-
-    Parameters
-    ----------
-    bag
-        A rosbag2 folder or file.
-    topic
-        Such as ``/d2_frontend/camera/features``.
-
-    Returns
-    -------
-    ``(stamp in ns, rows of records.FEATURES)`` in the order of recording.
-
-    Raises
-    ------
-    D2RosError
-        If the bag cannot be read, has no such topic, or a field is missing.
-    """
-    from d2_ros.sources.bagfiles import open_bag
-    from d2_ros.sources.messages import stamp_of
-    from d2_ros.sources.opening import find_bag
-
-    if not (files := find_bag(bag)):
-        raise D2RosError(f"{bag} is no bag; give a .mcap file or a rosbag2 folder")
-    content = open_bag(files)
-    if topic not in content.topics:
-        raise D2RosError(f"bag {bag} has no topic {topic}; it has {', '.join(content.topics)}")
-    return [(stamp_of(message), _rows(message)) for _, message in content.messages([topic])]
-
-
-def _rows(message: Any) -> NDArray[np.void]:
-    """Decode a PointCloud2 by its own fields into rows of records.FEATURES."""
-    order = ">" if message.is_bigendian else "<"
-    layout = np.dtype(
-        {
-            "names": [item.name for item in message.fields],
-            "formats": [order + _POINT_FIELD_TYPES[item.datatype] for item in message.fields],
-            "offsets": [item.offset for item in message.fields],
-            "itemsize": message.point_step,
-        }
-    )
-    names = FEATURES.names or ()
-    if missing := set(names) - set(layout.names or ()):
-        raise D2RosError(f"the features topic has no field {', '.join(sorted(missing))}")
-    count = message.height * message.width
-    decoded = np.frombuffer(message.data.tobytes(), layout, count)
-    rows = np.empty(count, FEATURES)
-    for name in names:
-        rows[name] = decoded[name]
-    return rows
