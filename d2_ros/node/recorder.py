@@ -28,6 +28,7 @@ class Recorder(Node):
 
     def __init__(self, writer: BagWriter, topics: Mapping[str, type]) -> None:
         super().__init__("d2_recorder")
+        self.topics = topics
         self.counts: Counter[str] = Counter()
         self._writer = writer
         self._recorded = [

@@ -1,0 +1,143 @@
+"""``d2-ros demo``: the whole system on a synthetic sequence, judged by exact ground truth."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from d2_ros.commands.common import (
+    Json,
+    Overrides,
+    ParamsFile,
+    load_config,
+    make_folder,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from d2_ros.config import Config
+    from d2_ros.sources import Source
+
+FEATURES = "/d2_frontend/camera/features"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("demo")(demo)
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for everything that the demo leaves.")
+    ] = Path("out"),
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Image size, 160x120 to 640x480.")
+    ] = "640x480",
+    frames: Annotated[int, typer.Option(help="Length of the sequence.")] = 60,
+    params_file: ParamsFile = None,
+    overrides: Overrides = None,
+    json: Json = None,
+) -> None:
+    """Render a flight, play it to the node over DDS, record its topics, measure its accuracy."""
+    from d2_ros.commands.demo_report import print_figures, write_report
+    from d2_ros.commands.demo_video import write_overlays
+    from d2_ros.evaluation.accuracy import accuracy_figures, read_features, track_errors
+    from d2_ros.node import require_ros
+    from d2_ros.sources import open_source
+
+    config = _for_demo(load_config(params_file, overrides))
+    require_ros()
+    source: Any = open_source(f"synthetic:size={size},frames={frames}")
+    folder = make_folder(out)
+    started = time.perf_counter()
+    with _terminate_like_interrupt():
+        _write_sequence(source, folder / "sequence.mcap")
+        node_started = time.perf_counter()
+        _run_node(config, folder)
+        node_s = time.perf_counter() - node_started
+        published = read_features(folder / "features.mcap", FEATURES)
+        errors = track_errors(published, source)
+        write_overlays(folder, published)
+    figures: dict[str, float | int | str] = {
+        **accuracy_figures(errors),
+        "node_s": node_s,
+        "total_s": time.perf_counter() - started,
+        "size_px": size,
+    }
+    write_report(folder, errors, figures)
+    print_figures(figures)
+    typer.echo(f"Look at {folder / 'report.html'}")
+    if json:
+        write_json(json, figures)
+
+
+def _for_demo(config: Config) -> Config:
+    """Return `config` for a node that starts by itself and processes every frame."""
+    from d2_ros.config import with_values
+
+    fixed = {
+        "cameras": ["camera"],
+        "autostart": True,
+        "input.qos": "replay",
+        "input.compressed": False,
+        "input.rectified": False,
+    }
+    return with_values(config, fixed)
+
+
+@contextmanager
+def _terminate_like_interrupt() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that no process is left behind."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _write_sequence(source: Source, path: Path) -> None:
+    """Write the sequence as the bag of a calibrated camera with known poses."""
+    from d2_ros.commands.convert import write_frames
+    from d2_ros.sources.writer import BagWriter
+
+    with BagWriter(path) as bag:
+        write_frames(source, source.poses(), bag)
+
+
+def _run_node(config: Config, folder: Path) -> None:
+    """Play the bag to the node in its own process and record what it publishes."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from d2_ros.config import parameters
+    from d2_ros.node.process import NodeProcess, isolate
+    from d2_ros.node.session import open_session, output_topics
+    from d2_ros.sources import open_source
+    from d2_ros.sources.writer import BagWriter
+
+    console = Console(stderr=True)
+    values = {parameter.name: parameter.default for parameter in parameters(config)}
+    values["cameras"] = list(config.cameras)
+    sequence = open_source(folder / "sequence.mcap")
+    isolate()
+    with (
+        BagWriter(folder / "features.mcap") as writer,
+        NodeProcess(values, folder) as node,
+        open_session(node, writer, output_topics(config.output)) as session,
+    ):
+        with console.status(f"Starting d2_frontend (ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']})"):
+            session.connect()
+        for _ in track(session.play(sequence), "Processing", len(sequence) + 1, console=console):
+            pass
