@@ -12,13 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from d2_ros.config import Config
-from d2_ros.errors import D2RosError
 from d2_ros.features import detection
+from d2_ros.features.device import pick_device, pick_dtype
 from d2_ros.features.images import prepare
 from d2_ros.features.network import OFFSET, STRIDE, Network, normalise
 from d2_ros.features.weights import load_weights
-
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 SIGMA_PER_WIDTH = 0.15
 """Standard deviation of a detected position over the width of its peak.
@@ -226,30 +224,6 @@ def redetect(
     host = torch.cat([found[:, None], cells, scores[:, None]], 1).cpu().numpy()
     places = response.cells_to_pixels(host[:, 1:3]).astype(np.float32)
     return host[:, 0] > 0, places, host[:, 3].copy()
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of parameter ``device``.
-
-    Raises
-    ------
-    D2RosError
-        If CUDA is asked for and not there.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise D2RosError(
-            "parameter device is 'cuda' but torch sees no GPU; `d2-ros doctor` says why, "
-            "or set device to auto"
-        )
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
-
-
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The arithmetic of parameter ``precision`` on `device`."""
-    if precision == "auto":
-        precision = "fp16" if device.type == "cuda" else "fp32"
-    return _DTYPES[precision]
 
 
 def _to_device(response: ResponseMap, pixels: ArrayLike) -> Tensor:
