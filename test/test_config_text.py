@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from d2_ros import config_text
+from d2_ros.config import load_params_file, parameters
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("name", config_text.FILES)
+def test_generated_files_are_up_to_date(name: str) -> None:
+    text = getattr(config_text, config_text.FILES[name])()
+    assert (ROOT / name).read_text(encoding="utf-8") == text, "run python -m d2_ros.config_text"
+
+
+def test_the_yaml_holds_every_parameter_at_its_default_after_a_comment() -> None:
+    values = load_params_file(ROOT / "config" / "frontend.yaml")
+    defaults = {
+        p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters()
+    }
+    assert values == defaults
+    lines = (ROOT / "config" / "frontend.yaml").read_text(encoding="utf-8").splitlines()
+    for parameter in parameters():
+        key = parameter.name.rpartition(".")[2] + ":"
+        places = [n for n, line in enumerate(lines) if line.strip().startswith(key)]
+        comments = [lines[n - 1] for n in places]
+        assert any(parameter.description in comment for comment in comments)
+        assert any(parameter.unit in comment for comment in comments)
+
+
+def test_the_page_has_one_row_per_parameter() -> None:
+    page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    for parameter in parameters():
+        rows = [line for line in page.splitlines() if line.startswith(f"| `{parameter.name}` ")]
+        assert len(rows) == 1
+        assert parameter.description in rows[0]
+        assert parameter.range_text in rows[0]
