@@ -56,7 +56,7 @@ setup(
         "opencv-python-headless>=4.5,<5",
         "PyYAML>=5.4",
         "rich>=12.0",
-        "rosbags>=0.10",
+        "rosbags>=0.11",
         "safetensors>=0.4",
         "scipy>=1.8",
         "torch>=2.2",

@@ -6,10 +6,6 @@ from pathlib import Path
 
 from d2_ros.errors import D2RosError
 from d2_ros.sources.base import Source
-from d2_ros.sources.euroc import find_euroc, open_euroc
-from d2_ros.sources.folder import open_folder
-from d2_ros.sources.kitti import is_kitti, open_kitti
-from d2_ros.sources.tum import is_tum, open_tum
 
 
 def open_source(path: str | Path, image_topic: str | None = None) -> Source:
@@ -61,9 +57,14 @@ def find_bag(path: Path) -> list[Path]:
 
 
 def _open_files(path: Path) -> Source:
-    if path.is_file():
-        from d2_ros.sources.video import Video
+    # Loaded late, as above: the node imports this package for its image decoding alone.
+    from d2_ros.sources.euroc import find_euroc, open_euroc
+    from d2_ros.sources.folder import open_folder
+    from d2_ros.sources.kitti import is_kitti, open_kitti
+    from d2_ros.sources.tum import is_tum, open_tum
+    from d2_ros.sources.video import Video
 
+    if path.is_file():
         return Video(path)
     if folder := find_euroc(path):
         return open_euroc(folder)
