@@ -172,7 +172,7 @@ PROBES: dict[str, Callable[[], tuple[str, str]]] = {
     "yaml": library("yaml", "PyYAML", "5.4"),
     "rich": library("rich", "rich", "12.0"),
     "scipy": library("scipy", "scipy", "1.8"),
-    "rosbags": library("rosbags", "rosbags", "0.10"),
+    "rosbags": library("rosbags", "rosbags", "0.11"),
     "mcap": library("mcap", "mcap", "1.0"),
     "rclpy": rclpy,
     "messages": messages,
