@@ -67,7 +67,7 @@ def test_survives_libraries_that_are_broken_in_every_way(tmp_path):
         "gtsam": "crashes Python (signal 11)",
         "cv_bridge": "_ARRAY_API",
         "mcap": "fails without a word",
-        "rosbags": "version 0.9.1 is installed; at least 0.10 is needed",
+        "rosbags": "version 0.9.1 is installed; at least 0.11 is needed",
         "messages": "no sensor_msgs",
         "yaml": "hidden by the test",
         "rich": "hidden by the test",
