@@ -17,6 +17,8 @@ EDGE_RATIO = 7.2
 """Largest tr(H)^2 / det(H) of a keypoint: (r + 1)^2 / r for principal curvatures 1 : r = 5."""
 
 
+_HALF_CELL = 0.5 + 1e-5  # a plateau of two cells, common in fp16, has its top exactly between
+
 SCORE_UNIT = 1000.0
 """Response that counts as one unit in the exponent of the soft score.
 
@@ -111,7 +113,7 @@ def fit(patches: Tensor) -> Fits:
     -------
     is_peak
         ``(N,)`` bool: local maximum (of equal neighbours the first counts), not on an edge
-        (det > 0 and tr^2 / det <= 7.2), top of the parabola less than half a cell away.
+        (det > 0 and tr^2 / det <= 7.2), top of the parabola at most half a cell away.
     steps
         ``(N, 2)`` (column, row) from the middle to the top, cells: one Newton step.
     sharpness
@@ -131,7 +133,7 @@ def fit(patches: Tensor) -> Fits:
         & (patches[..., 5:] <= middle).all(-1)
         & (det > 0)
         & (trace * trace <= EDGE_RATIO * det)
-        & (steps.abs() < 0.5).all(-1)
+        & (steps.abs() < _HALF_CELL).all(-1)
     )
     inverse = torch.stack([-yy, xy, xy, -xx], -1).unflatten(-1, (2, 2)) / safe[..., None, None]
     sharpness = 1 / ((patches - middle) / SCORE_UNIT).exp().sum(-1)
