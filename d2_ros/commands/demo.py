@@ -49,12 +49,15 @@ def demo(
     """Render a flight, play it to the node over DDS, record its topics, measure its accuracy."""
     from d2_ros.commands.demo_report import print_figures, write_report
     from d2_ros.commands.demo_video import write_overlays
-    from d2_ros.evaluation.accuracy import accuracy_figures, read_features, track_errors
+    from d2_ros.evaluation.accuracy import accuracy_figures, track_errors
+    from d2_ros.evaluation.decoding import read_features
+    from d2_ros.features.weights import load_weights
     from d2_ros.node import require_ros
     from d2_ros.sources import open_source
 
     config = _for_demo(load_config(params_file, overrides))
     require_ros()
+    load_weights(config.weights)  # the node would only find out after minutes of rendering
     source: Any = open_source(f"synthetic:size={size},frames={frames}")
     folder = make_folder(out)
     started = time.perf_counter()

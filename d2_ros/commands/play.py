@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from d2_ros.commands.common import ImageTopic, SourceName
 from d2_ros.errors import D2RosError
 
 if TYPE_CHECKING:
@@ -22,12 +23,10 @@ def register(app: typer.Typer) -> None:
 
 
 def play(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Bag, dataset folder or video.")],
+    source: SourceName,
     rate: Annotated[float, typer.Option(help="How many times faster than recorded.")] = 1.0,
     camera: Annotated[str, typer.Option(help="First part of the published topics.")] = "camera",
-    image_topic: Annotated[
-        str | None, typer.Option(help="The bag's image topic, where it has several.")
-    ] = None,
+    image_topic: ImageTopic = None,
     loop: Annotated[bool, typer.Option(help="Start over at the end, until Ctrl-C.")] = False,
     wait_for_subscribers: Annotated[
         bool, typer.Option(help="Begin once somebody has subscribed to the images.")
