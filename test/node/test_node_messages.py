@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,3 +168,29 @@ def test_zero_calibration_means_none_and_nan_is_refused() -> None:
 
 def test_type_names_are_those_of_bags() -> None:
     assert type_name(PointCloud2) == "sensor_msgs/msg/PointCloud2"
+
+
+def test_the_python_example_of_the_documentation_decodes_every_topic(result: Any) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "topics.md").read_text(encoding="utf-8")
+    example = page.split("```python\n")[1].split("\nrclpy.init()")[0]
+    names: dict[str, Any] = {}
+    exec(example, names)
+    frame = result(STAMP, 6, True)
+    header = messages.make_header(STAMP, "")
+    for table in (frame.features, frame.matches, frame.tracks):
+        decoded = names["rows"](messages.make_cloud(header, table))
+        assert decoded.dtype.names == table.dtype.names
+        assert decoded.tolist() == table.tolist()
+    packed = records.pack_descriptors(frame.descriptors, "float32")
+    decoded = names["rows"](messages.make_cloud(header, packed))
+    np.testing.assert_array_equal(decoded["descriptor"], frame.descriptors)
+
+
+@pytest.mark.parametrize("topic", CONTRACT)
+def test_the_documentation_lists_the_fields_in_order(topic: str) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "topics.md").read_text(encoding="utf-8")
+    section = page.split(f"\n### {topic}\n")[1].split("\n### ")[0]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
+    listed = [(name, kind.strip()) for names, kind in rows for name in names.strip(" `").split()]
+    words = {7: "FLOAT32", 6: "UINT32", 5: "INT32", 2: "UINT8"}
+    assert listed == [(name, words[datatype]) for name, (_, datatype) in CONTRACT[topic]]
