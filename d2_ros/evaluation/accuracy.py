@@ -16,10 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.errors import D2RosError
-from d2_ros.evaluation.decoding import read_features
 from d2_ros.records import FEATURES
-
-__all__ = ["GroundTruth", "TrackErrors", "accuracy_figures", "read_features", "track_errors"]
 
 _CHI2_95 = 5.991  # 95 % quantile of chi-squared with two degrees of freedom
 
