@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -47,10 +47,12 @@ def demo(
     json: Json = None,
 ) -> None:
     """Render a flight, play it to the node over DDS, record its topics, measure its accuracy."""
-    from d2_ros.commands.demo_report import print_figures, write_report
+    from d2_ros.commands.demo_report import print_figures
     from d2_ros.commands.demo_video import write_overlays
     from d2_ros.evaluation.accuracy import accuracy_figures, track_errors
     from d2_ros.evaluation.decoding import read_features
+    from d2_ros.evaluation.report import write_report
+    from d2_ros.evaluation.report import write_report
     from d2_ros.features.weights import load_weights
     from d2_ros.node import require_ros
     from d2_ros.sources import open_source
@@ -75,7 +77,14 @@ def demo(
         "total_s": time.perf_counter() - started,
         "size_px": size,
     }
-    write_report(folder, errors, figures)
+    write_report(
+        folder,
+        figures,
+        errors,
+        blur_frames=source.blur_frames,
+        exposure_frames=source.exposure_frames,
+        overlay=folder / "overlay.png",
+    )
     print_figures(figures)
     typer.echo(f"Look at {folder / 'report.html'}")
     if json:
@@ -144,3 +153,24 @@ def _run_node(config: Config, folder: Path) -> None:
             session.connect()
         for _ in track(session.play(sequence), "Processing", len(sequence) + 1, console=console):
             pass
+
+
+def _print_figures(figures: Mapping[str, float | int | str]) -> None:
+    """Print accuracy before and after refinement."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from d2_ros.evaluation.report import ROWS
+
+    table = Table(title="Position error of the published tracks against the exact ground truth")
+    table.add_column("")
+    table.add_column("D2-Net as detected", justify="right")
+    table.add_column("after refinement", justify="right", style="bold")
+    for label, before, after, form in ROWS:
+        table.add_row(label, form.format(figures[before]), form.format(figures[after]))
+    Console().print(table)
+    typer.echo(
+        f"{figures['observations']} observations of {figures['tracks']} tracks in "
+        f"{figures['frames']} frames; the node took {figures['node_s']:.0f} s, "
+        f"everything {figures['total_s']:.0f} s."
+    )
