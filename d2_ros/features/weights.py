@@ -61,7 +61,7 @@ def known_weights() -> list[WeightsFile]:
     files = [WeightsFile(name, *entry) for name, entry in SHIPPED.items()]
     for path in sorted(user_folder().glob("*.safetensors")):
         note = _sum_path(path)
-        text = note.read_text(encoding="utf-8").split() if note.is_file() else []
+        text = note.read_text(encoding="utf-8", errors="replace").split() if note.is_file() else []
         files.append(WeightsFile(path.stem, path, text[0] if text else ""))
     return files
 
@@ -103,8 +103,9 @@ def load_weights(name: str) -> dict[str, Tensor]:
     D2RosError
         If there is no such thing, or it is damaged or not what it should be.
     """
-    if name not in {file.name for file in known_weights()} and Path(name).is_file():
-        return read_checkpoint(Path(name))
+    path = Path(name).expanduser()
+    if name not in {file.name for file in known_weights()} and path.is_file():
+        return read_checkpoint(path)
     return _load_named(find_weights(name))
 
 
