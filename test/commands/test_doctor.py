@@ -81,12 +81,12 @@ def test_survives_libraries_that_are_broken_in_every_way(tmp_path):
     assert lines[-1].startswith("Not usable, though required: numpy, opencv, torch, gtsam")
 
 
-@pytest.mark.parametrize("verb", ["replay", "match"])
-def test_other_verbs_point_to_the_doctor_when_a_library_is_absent(verb, tmp_path):
+@pytest.mark.parametrize("command", ["replay {0} --out {0}/o.mcap", "match {0} {0} --out {0}/o"])
+def test_other_verbs_point_to_the_doctor_when_a_library_is_absent(command, tmp_path):
     (tmp_path / "numpy.py").write_text("raise ImportError('hidden by the test')\n")
     code = "from d2_ros.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, verb, tmp_path, tmp_path, "--out", tmp_path / "out"],
+        [sys.executable, "-c", code, *command.format(tmp_path).split()],
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
