@@ -47,11 +47,9 @@ def demo(
     json: Json = None,
 ) -> None:
     """Render a flight, play it to the node over DDS, record its topics, measure its accuracy."""
-    from d2_ros.commands.demo_report import print_figures
     from d2_ros.commands.demo_video import write_overlays
     from d2_ros.evaluation.accuracy import accuracy_figures, track_errors
     from d2_ros.evaluation.decoding import read_features
-    from d2_ros.evaluation.report import write_report
     from d2_ros.evaluation.report import write_report
     from d2_ros.features.weights import load_weights
     from d2_ros.node import require_ros
@@ -85,8 +83,8 @@ def demo(
         exposure_frames=source.exposure_frames,
         overlay=folder / "overlay.png",
     )
-    print_figures(figures)
-    typer.echo(f"Look at {folder / 'report.html'}")
+    _print_figures(figures)
+    typer.echo(f"Look at {folder / 'report.html'} and {folder / 'overlay.mp4'}")
     if json:
         write_json(json, figures)
 
