@@ -162,10 +162,10 @@ class RefinementConfig:
 
     enabled: bool = _param(True, "Refine keypoints; off publishes detected positions.")
     kernel_start: float = _param(
-        4.0, "Width of the Cauchy kernel in the first pass.", unit="px", low=0.01, high=100.0
+        1.0, "Width of the Cauchy kernel in the first pass.", unit="px", low=0.01, high=100.0
     )
     kernel_end: float = _param(
-        1.0, "Width of the Cauchy kernel in the last pass.", unit="px", low=0.01, high=100.0
+        0.25, "Width of the Cauchy kernel in the last pass.", unit="px", low=0.01, high=100.0
     )
     passes: int = _param(
         3, "Passes from wide to narrow kernel, affine part renewed each time.", low=1, high=10

@@ -300,7 +300,8 @@ def _statistics(
     """Covariance of the position in the frame, and the patches' correlation."""
     total = weight.sum(1).clamp(min=1e-6)
     energy = (weight * residual**2).sum(1) / total
-    correlation = 1 - energy / 2  # both patches have unit variance
+    warped = residual + patches.values  # both have zero mean, and unit variance unless flat
+    correlation = (weight * warped * patches.values).sum(1) / total
     hessian, _ = _normal_equations(patches.jacobian, weight, residual)
     weighted = (patches.jacobian * weight[:, :, None]).transpose(1, 2)
     influence = torch.linalg.solve(hessian, weighted)[:, :2]  # of each residual on the place

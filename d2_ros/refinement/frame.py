@@ -17,7 +17,8 @@ EDGE_FLOOR = 0.05
 """px: no edge is taken to be more certain than this; interpolation and the affine model
 leave errors that the residual of a patch does not show."""
 
-_STEPS = 3  # reweighting steps per kernel width
+_STEPS = 30  # reweighting steps, at most
+_CONVERGED = 1e-3  # px
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def refine_frame(
     count: int,
     config: RefinementConfig,
 ) -> Refined:
-    """Robust mean of the predicted places of each keypoint, kernel annealed wide to narrow.
+    """Robust (Cauchy) mean of the predicted places of each keypoint, from the best of them.
 
     Parameters
     ----------
@@ -57,59 +58,78 @@ def refine_frame(
     count
         N, keypoints; those without an edge come back NaN.
     """
-    information = np.linalg.inv(covariance + EDGE_FLOOR**2 * np.eye(2))
-    weight = np.ones(len(owner))
-    pixels = _mean(owner, predicted, information, count)
-    for kernel in kernel_widths(config):
-        for _ in range(_STEPS):
-            residual = pixels[owner] - predicted
-            squared = np.einsum("ei,eij,ej->e", residual, information, residual)
-            weight = 1 / (1 + squared * (EDGE_FLOOR / kernel) ** 2)
-            pixels = _mean(owner, predicted, information * weight[:, None, None], count)
-    return Refined(pixels, _mean_covariance(owner, covariance, weight, count), weight)
+    slot = _slots(owner, count)
+    width = int(slot.max(initial=-1)) + 1
+    places = np.zeros((count, width, 2))
+    places[owner, slot] = predicted
+    information = np.zeros((count, width, 2, 2))
+    information[owner, slot] = np.linalg.inv(covariance + EDGE_FLOOR**2 * np.eye(2))
+    scale = (EDGE_FLOOR / config.kernel_end) ** 2
+    pixels = _best_edge(places, information, scale)
+    weight = np.zeros((count, width))
+    for _ in range(_STEPS):
+        last = pixels
+        weight = 1 / (1 + scale * _squared(pixels[:, None], places, information))
+        pixels = _weighted_mean(places, information * weight[:, :, None, None])
+        if not np.nanmax(np.abs(pixels - last), initial=0.0) > _CONVERGED:
+            break
+    edge_weight = weight[owner, slot]
+    spread = np.zeros((count, width, 2, 2))
+    spread[owner, slot] = covariance * edge_weight[:, None, None]
+    total = np.bincount(owner, edge_weight, minlength=count)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # The mean, not the inverse of the summed information: all edges of a keypoint share
+        # the noise of its patch and that of the track's first one, which averaging over
+        # keyframes cannot remove. Many edges make a place robust, hardly more certain.
+        mean = spread.sum(1) / total[:, None, None]
+    return Refined(pixels, mean, edge_weight)
 
 
 def kernel_widths(config: RefinementConfig) -> NDArray[np.float64]:
-    """Widths (px) of the Cauchy kernel, pass by pass."""
+    """Widths (px) of the Cauchy kernel of the window solution, pass by pass."""
     return np.geomspace(config.kernel_start, config.kernel_end, config.passes)
 
 
-def _sum(owner: NDArray[np.int64], values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    flat = values.reshape(len(values), -1)
-    columns = [np.bincount(owner, column, minlength=count) for column in flat.T]
-    return np.stack(columns, 1).reshape(count, *values.shape[1:])
+def _slots(owner: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Number each edge among those of its keypoint: 0, 1, 2, ..."""
+    order = np.argsort(owner, kind="stable")
+    begin = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=count))[:-1]])
+    slot = np.empty(len(owner), np.int64)
+    slot[order] = np.arange(len(owner)) - begin[owner[order]]
+    return slot
 
 
-def _mean(
-    owner: NDArray[np.int64],
-    places: NDArray[np.float64],
-    information: NDArray[np.float64],
-    count: int,
+def _squared(
+    pixels: NDArray[np.float64], places: NDArray[np.float64], information: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    if len(owner) == 0:
+    """Squared normalised distances; 0 for the padding, whose information is 0."""
+    residual = pixels - places
+    return np.einsum("...i,...ij,...j->...", residual, information, residual)
+
+
+def _best_edge(
+    places: NDArray[np.float64], information: NDArray[np.float64], scale: float
+) -> NDArray[np.float64]:
+    """The place of the edge that the others contradict least, ``(N, 2)``.
+
+    Trying every edge finds the right minimum of the narrow kernel where a descent from the
+    mean would end between two camps.
+    """
+    count, width = places.shape[:2]
+    if width == 0:
         return np.full((count, 2), np.nan)
-    total = _sum(owner, information, count)
-    right = _sum(owner, np.einsum("eij,ej->ei", information, places), count)
+    distance = _squared(places[:, :, None], places[:, None], information[:, None])
+    cost = np.log1p(scale * distance).sum(2)
+    cost[information[:, :, 0, 0] == 0] = np.inf
+    return places[np.arange(count), cost.argmin(1)]
+
+
+def _weighted_mean(
+    places: NDArray[np.float64], information: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    total = information.sum(1)
+    right = np.einsum("nmij,nmj->ni", information, places)
     empty = total[:, 0, 0] == 0
     total[empty] = np.eye(2)
     right[empty] = np.nan
     return np.linalg.solve(total, right[:, :, None])[:, :, 0]
-
-
-def _mean_covariance(
-    owner: NDArray[np.int64],
-    covariance: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    count: int,
-) -> NDArray[np.float64]:
-    """Mean, not the sum of information: all edges of a keypoint share the noise of its patch.
-
-    Averaging over keyframes cannot remove that noise, nor that of the track's first patch,
-    so many edges make a position robust but hardly more certain than one.
-    """
-    if len(owner) == 0:
-        return np.full((count, 2, 2), np.nan)
-    total = _sum(owner, weight[:, None], count)[:, 0]
-    summed = _sum(owner, covariance * weight[:, None, None], count)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return summed / total[:, None, None]

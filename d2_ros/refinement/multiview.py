@@ -18,6 +18,7 @@ from d2_ros.refinement.frame import EDGE_FLOOR, kernel_widths
 from d2_ros.tracks.graph import Edges
 
 _HOLD_SIGMA = 1e-4  # px
+_ITERATIONS = 20  # robust weights need a few more than plain least squares
 
 
 def refine_graph(
@@ -56,7 +57,9 @@ def refine_graph(
     used = np.unique(np.concatenate([first, second]))
     solution = pixels.copy()
     settings = gtsam.GaussNewtonParams()
-    settings.setMaxIterations(5)
+    settings.setMaxIterations(_ITERATIONS)
+    settings.setRelativeErrorTol(1e-7)
+    settings.setAbsoluteErrorTol(1e-7)
     for kernel in kernel_widths(config):
         cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(kernel / EDGE_FLOOR)
         graph = gtsam.NonlinearFactorGraph()

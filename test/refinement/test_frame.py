@@ -1,0 +1,57 @@
+"""Per-frame robust means."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from d2_ros.config import RefinementConfig
+from d2_ros.refinement.frame import kernel_widths, refine_frame
+
+CONFIG = RefinementConfig()
+SMALL = 0.05**2 * np.eye(2)
+
+
+def test_one_edge_is_taken_as_it_is():
+    refined = refine_frame(np.array([1]), np.array([[3.0, 4.0]]), SMALL[None], 3, CONFIG)
+    np.testing.assert_allclose(refined.pixels[1], [3, 4])
+    np.testing.assert_allclose(refined.covariance[1], SMALL)
+    assert np.isnan(refined.pixels[[0, 2]]).all()
+
+
+def test_a_wrong_edge_hardly_pulls():
+    predicted = np.array([[0.0, 0], [0.02, 0], [0, 0.02], [5.0, 5.0]])
+    refined = refine_frame(np.zeros(4, int), predicted, np.tile(SMALL, (4, 1, 1)), 1, CONFIG)
+    assert np.abs(refined.pixels).max() < 0.03  # the plain mean is at 1.25
+    assert refined.weight[3] < 0.05 < 0.9 < refined.weight[:3].min()
+
+
+def test_uncertain_edges_count_less_in_their_uncertain_direction():
+    along_x = np.diag([1.0, 0.01])
+    along_y = np.diag([0.01, 1.0])
+    refined = refine_frame(
+        np.zeros(2, int),
+        np.array([[0.5, 0.0], [0.0, 0.5]]),
+        np.stack([along_x, along_y]),
+        1,
+        CONFIG,
+    )
+    assert np.abs(refined.pixels).max() < 0.03
+
+
+def test_the_larger_camp_wins_not_the_middle():
+    predicted = np.array([[0.0, 0], [0.03, 0], [4.0, 0], [4.0, 0.03], [4.02, 0]])
+    refined = refine_frame(np.zeros(5, int), predicted, np.tile(SMALL, (5, 1, 1)), 1, CONFIG)
+    assert abs(refined.pixels[0, 0] - 4.0) < 0.05
+
+
+def test_no_edges_refine_nothing():
+    refined = refine_frame(np.empty(0, int), np.empty((0, 2)), np.empty((0, 2, 2)), 4, CONFIG)
+    assert np.isnan(refined.pixels).all()
+    assert len(refined.weight) == 0
+
+
+def test_kernel_is_annealed_from_wide_to_narrow():
+    widths = kernel_widths(CONFIG)
+    assert widths[0] == CONFIG.kernel_start
+    assert np.isclose(widths[-1], CONFIG.kernel_end)
+    assert (np.diff(widths) < 0).all()

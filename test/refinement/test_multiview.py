@@ -1,0 +1,136 @@
+"""The GTSAM window solution against a batched NumPy robust solver, and its promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from d2_ros.config import RefinementConfig
+from d2_ros.refinement.frame import EDGE_FLOOR, kernel_widths, refine_frame
+from d2_ros.refinement.multiview import refine_graph
+from d2_ros.tracks.graph import Edges
+
+CONFIG = RefinementConfig()
+
+
+def chain_of_views(tracks=40, views=6, noise=0.05, wrong=0.0, seed=0, affine_noise=0.05):
+    """Tracks seen in all views, all pairs measured; `pixels` start off by D2-Net's 1.5 px."""
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(20, 300, (views, tracks, 2))
+    start = truth + rng.normal(0, 1.5, truth.shape)
+    start[0] = truth[0]  # the root is where its track is, by definition
+    track, first, second = [], [], []
+    for a in range(views):
+        for b in range(a + 1, views):
+            track += range(1, tracks + 1)
+            first += [a * tracks + t for t in range(tracks)]
+            second += [b * tracks + t for t in range(tracks)]
+    first, second = np.array(first), np.array(second)
+    affine = np.eye(2) + rng.normal(0, affine_noise, (len(first), 2, 2))
+    flat, flat_start = truth.reshape(-1, 2), start.reshape(-1, 2)
+    centre = flat_start[first]
+    # Exact transform: takes truth to truth, measured at the centre as it stood.
+    pixels = flat[second] + np.einsum("eij,ej->ei", affine, centre - flat[first])
+    pixels += rng.normal(0, noise, pixels.shape)
+    bad = rng.random(len(first)) < wrong
+    pixels[bad] += rng.uniform(-8, 8, (bad.sum(), 2))
+    covariance = np.tile(noise**2 * np.eye(2), (len(first), 1, 1))
+    edges = Edges(
+        np.array(track), first // tracks, second // tracks, centre, pixels, affine, covariance
+    )
+    held = np.arange(views * tracks) < tracks
+    return flat, flat_start, held, first, second, edges
+
+
+def numpy_solver(pixels, held, first, second, edges, config):
+    """The same cost by dense reweighted least squares: every pass lagged affine, then IRLS."""
+    count = len(pixels)
+    information = np.linalg.inv(edges.covariance + EDGE_FLOOR**2 * np.eye(2))
+    solution = pixels.copy()
+    for kernel in kernel_widths(config):
+        shift = (
+            edges.pixels
+            + np.einsum("eij,ej->ei", edges.affine, solution[first] - edges.centre)
+            - solution[first]
+        )
+        for _ in range(60):
+            residual = solution[second] - solution[first] - shift
+            squared = np.einsum("ei,eij,ej->e", residual, information, residual)
+            weight = 1 / (1 + squared * (EDGE_FLOOR / kernel) ** 2)
+            normal = np.zeros((count, 2, count, 2))
+            right = np.zeros((count, 2))
+            for e, (i, j) in enumerate(zip(first, second, strict=True)):
+                block = weight[e] * information[e]
+                normal[i, :, i] += block
+                normal[j, :, j] += block
+                normal[i, :, j] -= block
+                normal[j, :, i] -= block
+                right[j] += block @ shift[e]
+                right[i] -= block @ shift[e]
+            for n in range(count):
+                sigma = 1e-4 if held[n] else config.prior_sigma
+                normal[n, :, n] += np.eye(2) / sigma**2
+                right[n] += pixels[n] / sigma**2
+            solved = np.linalg.solve(normal.reshape(2 * count, -1), right.ravel())
+            solution = solved.reshape(-1, 2)
+    return solution
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.2])
+def test_equals_a_numpy_robust_solver(wrong):
+    _, start, held, first, second, edges = chain_of_views(tracks=8, views=4, wrong=wrong)
+    ours = refine_graph(start, held, first, second, edges, CONFIG)
+    oracle = numpy_solver(start, held, first, second, edges, CONFIG)
+    assert np.abs(ours - oracle).max() < 0.01
+
+
+def test_recovers_the_truth_and_holds_the_root():
+    truth, start, held, first, second, edges = chain_of_views()
+    solution = refine_graph(start, held, first, second, edges, CONFIG)
+    assert np.abs(solution[held] - truth[held]).max() < 1e-3
+    error = np.linalg.norm(solution - truth, axis=1)[~held]
+    assert np.median(error) < 0.06
+    assert error.max() < 0.3
+
+
+def test_thirty_percent_wrong_edges():
+    truth, start, held, first, second, edges = chain_of_views(wrong=0.3)
+    solution = refine_graph(start, held, first, second, edges, CONFIG)
+    error = np.linalg.norm(solution - truth, axis=1)[~held]
+    assert np.median(error) < 0.06
+    assert np.percentile(error, 95) < 0.2
+
+
+def test_observations_without_edges_stay():
+    _, start, held, first, second, edges = chain_of_views(tracks=5, views=3)
+    lonely = 7
+    rows = (first != lonely) & (second != lonely)
+    solution = refine_graph(start, held, first[rows], second[rows], edges.select(rows), CONFIG)
+    np.testing.assert_array_equal(solution[lonely], start[lonely])
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.25])
+def test_per_frame_step_equals_gtsam(wrong):
+    """With all keyframes held, the window solver and the vectorised frame step agree."""
+    rng = np.random.default_rng(5)
+    keypoints, views = 60, 6
+    truth = rng.uniform(0, 300, (keypoints, 2))
+    owner = np.repeat(np.arange(keypoints), views)
+    predicted = truth[owner] + rng.normal(0, 0.05, (len(owner), 2))
+    bad = rng.random(len(owner)) < wrong
+    predicted[bad] += rng.uniform(-6, 6, (bad.sum(), 2))
+    scale = rng.uniform(0.02, 0.2, len(owner)) ** 2
+    covariance = scale[:, None, None] * np.array([[1.0, 0.3], [0.3, 0.6]])
+    refined = refine_frame(owner, predicted, covariance, keypoints, CONFIG)
+    # The same as a graph: one held neighbour per edge, transform = plain shift.
+    neighbour = keypoints + np.arange(len(owner))
+    start = np.concatenate([refined.pixels + 0.1, np.zeros((len(owner), 2))])
+    held = np.arange(len(start)) >= keypoints
+    edges = Edges(
+        owner + 1, np.zeros(len(owner), int), np.ones(len(owner), int),
+        np.zeros((len(owner), 2)), predicted, np.tile(np.eye(2), (len(owner), 1, 1)), covariance,
+    )  # fmt: skip
+    # One narrow pass from nearby: the same minimum, without the prior's pull.
+    weak = RefinementConfig(kernel_start=0.25, passes=1, prior_sigma=1000.0)
+    solution = refine_graph(start, held, neighbour, owner, edges, weak)[:keypoints]
+    assert np.abs(solution - refined.pixels).max() < 0.01
