@@ -40,21 +40,12 @@ def play(
         raise D2RosError(f"--rate is {rate}; it must be a positive number")
     frames = open_source(source, image_topic)
     require_ros()
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
+    from d2_ros.node.player import open_player
 
-    from d2_ros.node.player import Player
-
-    # Ctrl-C stays a KeyboardInterrupt, so that the loop ends between two messages.
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    player = Player(camera)
-    try:
+    with open_player(camera) as player:
         if wait_for_subscribers:
             _wait(player)
         _play(player, frames, rate, loop)
-    finally:
-        player.destroy_node()
-        rclpy.try_shutdown()
 
 
 def _wait(player: Player) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -56,6 +59,19 @@ class Player(Node):
     def flush(self) -> bool:
         """Wait until every reliable subscriber has every frame; False if that takes too long."""
         return bool(self._images.wait_for_all_acked(Duration(seconds=FLUSH_SECONDS)))
+
+
+@contextmanager
+def open_player(camera: str) -> Iterator[Player]:
+    """Give a player in a process that has no ROS yet; both end with the block."""
+    # Ctrl-C stays a KeyboardInterrupt, so that playing ends between two messages.
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    player = Player(camera)
+    try:
+        yield player
+    finally:
+        player.destroy_node()
+        rclpy.try_shutdown()
 
 
 class Pace:
