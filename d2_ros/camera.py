@@ -108,7 +108,7 @@ class Camera:
             pixels, _ = cv2.fisheye.projectPoints(flat, zero, zero, self.matrix, self.distortion)
         else:
             pixels, _ = cv2.projectPoints(flat, zero, zero, self.matrix, self.distortion)
-        return pixels.reshape(-1, 2)
+        return np.asarray(pixels, np.float64).reshape(-1, 2)
 
 
 def from_calibration(
@@ -145,7 +145,7 @@ def from_calibration(
     D2RosError
         If the calibration is unusable.
     """
-    matrix = np.array(k, np.float64).reshape(3, 3)
+    matrix: NDArray[np.float64] = np.array(k, np.float64).reshape(3, 3)
     distortion = np.asarray(d, np.float64).ravel()
     if rectified:
         if p is None:
