@@ -77,7 +77,9 @@ def test_clouds_without_bearings_are_not_dense(tmp_path):
     assert build.cloud(STAMP, "c", rows[:1]).is_dense
 
 
-@pytest.mark.parametrize(("kind", "error"), [("float32", 0.0), ("uint8", 0.501 / records.DESCRIPTOR_SCALE)])
+@pytest.mark.parametrize(
+    ("kind", "error"), [("float32", 0.0), ("uint8", 0.501 / records.DESCRIPTOR_SCALE)]
+)
 def test_descriptors(tmp_path, kind, error):
     descriptors = np.abs(np.random.default_rng(0).normal(size=(5, 512))).astype(np.float32)
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
