@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
@@ -110,6 +111,7 @@ class FrontEndNode(LifecycleNode):
             self._inputs.on_slot_free,
         )
         self._state = "active"
+        self.get_logger().info(f"active, {self.config.input.qos}: {', '.join(self._inputs.topics)}")
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -209,8 +211,11 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        # A terminal and ros2 launch both pass Ctrl-C on; the second one must not break this off.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         node.close()
-        rclpy.try_shutdown()
+        rclpy.try_shutdown()  # restores Python's own handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return 0
 
 

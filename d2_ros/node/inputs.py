@@ -88,6 +88,11 @@ class Inputs:
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._look = node.create_timer(LOOK_PERIOD, self._look_for_latched, clock=steady)
 
+    @property
+    def topics(self) -> list[str]:
+        """Names of the topics, after remapping."""
+        return sorted({subscription.topic_name for subscription in self._subscriptions})
+
     def _subscribe_info(self, stream: CameraStream, qos: QoSProfile) -> None:
         self._subscriptions.append(
             self._node.create_subscription(
