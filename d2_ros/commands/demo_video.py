@@ -25,11 +25,13 @@ def write_overlays(folder: Path, published: Sequence[tuple[int, NDArray[np.void]
     folder
         Holds ``features.mcap``.
     published
-        ``(stamp in ns, rows of records.FEATURES)`` per frame; the picture is the frame with the
-        most refined keypoints.
+        ``(stamp in ns, rows of records.FEATURES)`` per frame; the picture is the frame where
+        most has been tracked for longest.
     """
     pictures = _overlays(folder / "features.mcap")
-    best = int(np.argmax([np.count_nonzero(rows["refined"]) for _, rows in published]))
+    best = int(
+        np.argmax([rows["track_length"][rows["refined"] > 0].sum() for _, rows in published])
+    )
     stamps = [stamp for stamp, _ in published]
     rate = 1e9 / float(np.median(np.diff(stamps))) if len(stamps) > 1 else 1.0
     film: cv2.VideoWriter | None = None
