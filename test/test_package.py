@@ -160,7 +160,8 @@ def test_ci_finds_exactly_one_test_command_in_the_readme():
 def test_links_of_the_documents_lead_somewhere():
     documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
     for document in documents:
-        for target in re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf-8")):
+        text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#]+)", text):
             if not target.startswith(("http://", "https://")):
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
 
