@@ -10,7 +10,7 @@ import typer
 from d2_ros import __version__
 from d2_ros.errors import D2RosError
 
-COMMANDS = ("demo", "replay", "play", "convert", "match", "weights", "doctor")
+COMMANDS = ("demo", "replay", "play", "convert", "match", "evaluate", "weights", "doctor")
 
 
 def build_app() -> typer.Typer:

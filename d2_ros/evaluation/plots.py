@@ -16,7 +16,7 @@ from d2_ros.evaluation.accuracy import TrackErrors
 _DETECTED, _REFINED = "tab:orange", "tab:blue"
 
 
-def _png(draw: Callable[[Axes], None]) -> bytes:
+def png(draw: Callable[[Axes], None]) -> bytes:
     """Draw on fresh axes; no window system is touched."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -47,9 +47,9 @@ def error_histogram(errors: TrackErrors) -> bytes:
             axes.hist(clipped, list(bins), weights=weights, color=colour, alpha=0.6, label=text)
             axes.axvline(median, color=colour, linewidth=1.5)
         axes.set(xscale="log", xlabel="position error, px", ylabel="share of observations, %")
-        _legend_above(axes)
+        legend_above(axes)
 
-    return _png(draw)
+    return png(draw)
 
 
 def error_over_time(errors: TrackErrors, blur_frames: range, exposure_frames: range) -> bytes:
@@ -69,9 +69,9 @@ def error_over_time(errors: TrackErrors, blur_frames: range, exposure_frames: ra
         axes.plot(frames, middle, color=_REFINED, label="refined, median")
         axes.plot(frames, high, color=_REFINED, linestyle=":", label="refined, 90th percentile")
         axes.set(yscale="log", xlabel="frame", ylabel="position error, px")
-        _legend_above(axes)
+        legend_above(axes)
 
-    return _png(draw)
+    return png(draw)
 
 
 def track_lengths(errors: TrackErrors) -> bytes:
@@ -85,9 +85,9 @@ def track_lengths(errors: TrackErrors) -> bytes:
         mean = float(errors.lengths.mean())
         axes.axvline(mean, color="black", linewidth=1.2, label=f"mean {mean:.1f}")
         axes.set(yscale="log", xlabel="observations of a track", ylabel="tracks")
-        _legend_above(axes)
+        legend_above(axes)
 
-    return _png(draw)
+    return png(draw)
 
 
 def covariance_honesty(errors: TrackErrors) -> bytes:
@@ -103,12 +103,12 @@ def covariance_honesty(errors: TrackErrors) -> bytes:
         density = ideal * np.exp(-(ideal**2) / 2)
         axes.plot(ideal, density, color="black", label="if the covariances were exact")
         axes.set(xlabel="error in standard deviations", ylabel="density")
-        _legend_above(axes)
+        legend_above(axes)
 
-    return _png(draw)
+    return png(draw)
 
 
-def _legend_above(axes: Axes) -> None:
+def legend_above(axes: Axes) -> None:
     columns = len(axes.get_legend_handles_labels()[0])
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(columns, 3), frameon=False)
 

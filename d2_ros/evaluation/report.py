@@ -34,7 +34,7 @@ EXPLANATION = (
     "First observations do not count; observations of points that are hidden in truth do."
 )
 
-_STYLE = """
+STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }
 table { border-collapse: collapse; margin: 1em 0; }
 td, th { padding: .2em 1em; border-bottom: 1px solid #ccc; text-align: right; }
@@ -110,7 +110,7 @@ def _page(figures: Figures, pictures: list[tuple[str, bytes]]) -> str:
         for key, value in figures.items()
     )
     return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>d2_ros: accuracy</title><style>{_STYLE}</style>
+<html lang="en"><meta charset="utf-8"><title>d2_ros: accuracy</title><style>{STYLE}</style>
 <h1>Accuracy against exact ground truth</h1>
 <p>{_counts(figures)}</p>
 <table><tr><th><th>D2-Net as detected<th>after refinement{rows}</table>

@@ -1,0 +1,269 @@
+"""``d2-ros evaluate``: accuracy against ground truth, next to the peers on the same frames."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from d2_ros.commands.common import (
+    ImageTopic,
+    Json,
+    Overrides,
+    ParamsFile,
+    SourceName,
+    load_config,
+    make_folder,
+    write_json,
+)
+from d2_ros.errors import D2RosError
+
+if TYPE_CHECKING:
+    from d2_ros.evaluation.page import Column
+    from d2_ros.evaluation.tracking import Figures
+
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the page and its plots.")]
+Gap = Annotated[int, typer.Option(min=1, help="Frames from the first to the second of a pair.")]
+Every = Annotated[int, typer.Option(min=1, help="Frames from one pair to the next.")]
+
+HOMOGRAPHY_COLUMNS: tuple[Column, ...] = (
+    *((f"mma_{limit}px", f"MMA {limit} px", "{:.3f}") for limit in (1, 2, 3, 5, 10)),
+    ("matches", "matches", "{:.0f}"),
+    ("inlier_matches", "inliers", "{:.0f}"),
+    ("correct_1px", "within 1 px", "{:.0f}"),
+    ("correct_3px", "within 3 px", "{:.0f}"),
+)
+PAIR_COLUMNS: tuple[Column, ...] = (
+    *((f"auc_{limit}deg", f"AUC {limit} deg", "{:.3f}") for limit in (5, 10, 20)),
+    ("median_epipolar_px", "epipolar px", "{:.3f}"),
+    ("p90_epipolar_px", "p90 px", "{:.2f}"),
+    ("share_below_1px", "below 1 px", "{:.1%}"),
+    ("inlier_matches", "inliers", "{:.0f}"),
+    ("rotation_error_deg", "rotation deg", "{:.3f}"),
+    ("translation_error_deg", "translation deg", "{:.2f}"),
+)
+TRACK_COLUMNS: tuple[Column, ...] = (
+    ("mean_track_length", "mean length", "{:.1f}"),
+    ("share_of_4_frames", "4 or more", "{:.1%}"),
+    ("active_tracks", "active", "{:.0f}"),
+    ("coverage", "coverage", "{:.1%}"),
+    ("survival_blur", "survive blur", "{:.1%}"),
+    ("survival_exposure", "survive light", "{:.1%}"),
+    ("scatter_px", "scatter px", "{:.3f}"),
+    ("mean_move_px", "mean move px", "{:.3f}"),
+    ("survival_first_frame", "alive at the end", "{:.1%}"),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    group = typer.Typer(
+        help="Accuracy against ground truth, next to SIFT, ORB and KLT on the same frames.",
+        no_args_is_help=True,
+    )
+    group.command("sequence")(sequence)
+    group.command("homographies")(homographies)
+    group.command("pairs")(pairs)
+    app.add_typer(group, name="evaluate")
+
+
+def sequence(
+    source: SourceName,
+    out: Out,
+    gap: Gap = 5,
+    every: Every = 1,
+    params_file: ParamsFile = None,
+    overrides: Overrides = None,
+    image_topic: ImageTopic = None,
+    json: Json = None,
+) -> None:
+    """Run over every frame of SRC; judge pairs of frames by the true poses, and the tracks."""
+    import numpy as np
+
+    from d2_ros.evaluation.curves import cumulative, survival_of_length
+    from d2_ros.evaluation.pairs import flatten
+    from d2_ros.evaluation.sequences import METHODS, run_sequence, sequence_figures
+    from d2_ros.evaluation.tracking import lengths
+    from d2_ros.frontend import FrontEnd
+    from d2_ros.sources import open_source
+
+    config = load_config(params_file, overrides)
+    opened = open_source(source, image_topic)
+    folder = make_folder(out)
+    poses = opened.poses()
+    outcome = run_sequence(_watched(opened, "Evaluating"), poses, FrontEnd(config), gap, every)
+    figures, whole = sequence_figures(outcome, opened)
+    if not outcome.pairs:
+        typer.echo(
+            "No pair of frames could be judged: that takes a calibration, true poses, more "
+            "frames than --gap, and a camera that moves.",
+            err=True,
+        )
+    results = {name: outcome.pairs[name] for name in METHODS if outcome.pairs[name]}
+    plots = {}
+    if results:
+        epipolar = {
+            name: [np.concatenate([pair.epipolar for pair in found])]
+            for name, found in results.items()
+        }
+        places = np.linspace(0, 3, 121)
+        label = "distance from the true epipolar line, px"
+        plots["Epipolar errors"] = cumulative(epipolar, places, label, "inlier matches")
+        plots["Pose errors"] = _pose_plot(results)
+    plots["Track lengths"] = survival_of_length(
+        {name: lengths(outcome.tracks[name]) for name in METHODS}
+    )
+    everything = {"source": opened.name, "gap": gap, "every": every, **whole, **flatten(figures)}
+    titles = {"Pairs of frames": PAIR_COLUMNS, "Tracks": TRACK_COLUMNS}
+    _tell(folder, f"Sequence {opened.name}", figures, titles, everything, plots, json)
+
+
+def homographies(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Scenes of images 1.* to N.* with H_1_k.")
+    ],
+    out: Out,
+    params_file: ParamsFile = None,
+    overrides: Overrides = None,
+    json: Json = None,
+) -> None:
+    """Judge all mutual matches of image pairs by the true homography."""
+    from collections import defaultdict
+
+    import numpy as np
+
+    from d2_ros.evaluation.curves import cumulative
+    from d2_ros.evaluation.homographies import find_pairs, homography_figures, judge_homography
+    from d2_ros.evaluation.pairs import flatten
+    from d2_ros.evaluation.stages import match_images
+    from d2_ros.frontend import FrontEnd
+    from d2_ros.sources.images import read_image
+
+    config = load_config(params_file, overrides)
+    found = find_pairs(folder)
+    target = make_folder(out)
+    frontend = FrontEnd(config)
+    results = defaultdict(list)
+    for pair in _watched(found, "Matching"):
+        images = (read_image(pair.first), read_image(pair.second))
+        for name, points in match_images(frontend, images).items():
+            results[name].append(judge_homography(points, pair.homography, config.matching))
+    figures = {name: homography_figures(judged) for name, judged in results.items()}
+    errors = {name: [result.errors for result in judged] for name, judged in results.items()}
+    plot = cumulative(errors, np.linspace(0, 10, 101), "error, px", "mutual matches")
+    everything = {"source": str(folder), **flatten(figures)}
+    titles = {"All mutual matches, mean over pairs": HOMOGRAPHY_COLUMNS}
+    plots = {"Matching accuracy": plot}
+    _tell(target, f"Homographies {folder.name}", figures, titles, everything, plots, json)
+
+
+def pairs(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="Pairs in SuperGlue's format; with --write, any source."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the page and its plots.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images, if not that of FILE.")
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Do not evaluate: make such a file from a sequence."),
+    ] = None,
+    gap: Gap = 5,
+    every: Every = 5,
+    params_file: ParamsFile = None,
+    overrides: Overrides = None,
+    json: Json = None,
+) -> None:
+    """Judge poses from pairs of images with known calibration and relative pose."""
+    from collections import defaultdict
+
+    from d2_ros.evaluation.pairfile import load_views, read_pairs, write_pairs
+    from d2_ros.evaluation.pairs import flatten, judge_pair, pair_figures
+    from d2_ros.evaluation.stages import match_images
+    from d2_ros.frontend import FrontEnd
+    from d2_ros.sources import open_source
+
+    if write is not None:
+        count = write_pairs(open_source(source), gap, every, write)
+        typer.echo(f"{write}: {count} pairs")
+        return
+    if out is None:
+        raise D2RosError("evaluate pairs needs --out DIR for its page, or --write FILE")
+    config = load_config(params_file, overrides)
+    file = Path(source)
+    found = read_pairs(file, images or file.parent)
+    folder = make_folder(out)
+    frontend = FrontEnd(config)
+    results = defaultdict(list)
+    for pair in _watched(found, "Matching"):
+        views = load_views(pair)
+        for name, points in match_images(frontend, views.images, views.cameras).items():
+            judged = judge_pair(points, views.cameras, views.T_second_first, config.matching)
+            results[name].append(judged)
+    figures = {name: pair_figures(judged) for name, judged in results.items()}
+    everything = {"source": source, **flatten(figures)}
+    plots = {"Pose errors": _pose_plot(results)}
+    titles = {"Pairs of images": PAIR_COLUMNS}
+    _tell(folder, f"Pairs {file.name}", figures, titles, everything, plots, json)
+
+
+def _pose_plot(results: Mapping[str, list[Any]]) -> bytes:
+    import numpy as np
+
+    from d2_ros.evaluation.curves import cumulative
+
+    errors = {
+        name: [np.array([max(pair.rotation, pair.translation) for pair in found])]
+        for name, found in results.items()
+    }
+    label = "pose error (larger of rotation and translation), degrees"
+    return cumulative(errors, np.linspace(0, 20, 201), label, "pairs")
+
+
+def _watched(items: Iterable[Any], title: str) -> Iterable[Any]:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, title, console=Console(stderr=True))
+
+
+def _tell(
+    folder: Path,
+    title: str,
+    figures: Mapping[str, Figures],
+    tables: Mapping[str, tuple[Column, ...]],
+    everything: Figures,
+    plots: Mapping[str, bytes],
+    json: Path | None,
+) -> None:
+    """Print the tables; write the page, its plots and the JSON file."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from d2_ros.evaluation.page import cells, present, write_page
+
+    width = None if sys.stdout.isatty() else 120  # a log has room for all columns
+    for name, columns in tables.items():
+        table = Table(title=name)
+        table.add_column("")
+        for _, heading, _ in present(figures, columns):
+            table.add_column(heading, justify="right")
+        for row in cells(figures, columns):
+            table.add_row(*row)
+        Console(width=width).print(table)
+    write_page(folder, title, figures, tables, everything, plots)
+    for key in ("median_error_px", "p90_error_px", "median_error_detected_px"):
+        if key in everything:
+            typer.echo(f"{key} {everything[key]:.3f}")
+    typer.echo(f"Look at {folder / 'report.html'}")
+    if json:
+        write_json(json, everything)

@@ -1,0 +1,72 @@
+"""Plots of an evaluation: distributions of errors, one line per method, as PNG bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from d2_ros.evaluation.plots import legend_above, png
+
+COLOURS = {
+    "d2": "tab:blue",
+    "d2_detected": "tab:orange",
+    "d2_published": "tab:red",
+    "sift": "tab:green",
+    "orb": "tab:olive",
+    "klt": "black",
+    "klt150": "tab:gray",
+}
+
+
+def cumulative(
+    errors: Mapping[str, Sequence[NDArray[np.float64]]],
+    places: NDArray[np.float64],
+    label: str,
+    share_of: str,
+) -> bytes:
+    """Share of errors up to each place, mean over the groups of each method.
+
+    Parameters
+    ----------
+    errors
+        Per method, groups of errors; inf for failures.
+    places
+        ``(X,)`` of the horizontal axis.
+    label, share_of
+        Texts of the axes.
+    """
+
+    def draw(axes: Axes) -> None:
+        for method, groups in errors.items():
+            shares = [
+                np.searchsorted(np.sort(group), places, side="right") / max(len(group), 1)
+                for group in groups
+            ]
+            if shares:
+                height = 100 * np.mean(shares, axis=0)
+                axes.plot(places, height, color=COLOURS.get(method), label=method)
+        axes.set(xlabel=label, ylabel=f"share of {share_of}, %", ylim=(0, 100))
+        axes.set_xlim(places[0], places[-1])
+        legend_above(axes)
+
+    return png(draw)
+
+
+def survival_of_length(lengths: Mapping[str, NDArray[np.int64]]) -> bytes:
+    """Share of each method's tracks that are at least so long."""
+
+    def draw(axes: Axes) -> None:
+        for method, values in lengths.items():
+            if len(values):
+                places = np.arange(2, values.max() + 1)
+                ordered = np.sort(values)
+                share = 1 - np.searchsorted(ordered, places, side="left") / len(ordered)
+                axes.plot(places, 100 * share, color=COLOURS.get(method), label=method)
+        axes.set(xlabel="length, frames", ylabel="share of tracks at least so long, %")
+        axes.set(xscale="log", ylim=(0, 100))
+        legend_above(axes)
+
+    return png(draw)

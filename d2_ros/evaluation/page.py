@@ -1,0 +1,99 @@
+"""One page of an evaluation: a table of the methods, plots, all figures."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from d2_ros.errors import D2RosError
+from d2_ros.evaluation.report import STYLE
+from d2_ros.evaluation.tracking import Figures
+
+Column = tuple[str, str, str]
+"""Figure, heading, format."""
+
+
+def cells(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[list[str]]:
+    """Rows of the table: method, then one text per column that any method has."""
+    shown = present(figures, columns)
+    return [
+        [method, *(form.format(named[key]) if key in named else "-" for key, _, form in shown)]
+        for method, named in figures.items()
+    ]
+
+
+def present(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[Column]:
+    """Columns of which some method has the figure."""
+    return [column for column in columns if any(column[0] in named for named in figures.values())]
+
+
+def write_page(
+    folder: Path,
+    title: str,
+    figures: Mapping[str, Figures],
+    tables: Mapping[str, Sequence[Column]],
+    everything: Figures,
+    plots: Mapping[str, bytes],
+) -> None:
+    """Write ``report.html``, which needs no other file, and every plot as a PNG.
+
+    Parameters
+    ----------
+    folder
+        An existing folder.
+    title
+        Of the page.
+    figures
+        Per method.
+    tables
+        Title -> columns.
+    everything
+        All figures, flat, listed at the end.
+    plots
+        Title -> PNG.
+
+    Raises
+    ------
+    D2RosError
+        If a file cannot be written.
+    """
+    tabled = "".join(_table(name, figures, columns) for name, columns in tables.items())
+    images = "".join(
+        f'<figure><h2>{html.escape(name)}</h2><img alt="{html.escape(name)}" '
+        f'src="data:image/png;base64,{base64.b64encode(image).decode()}"></figure>'
+        for name, image in plots.items()
+    )
+    listed = "".join(
+        f"<tr><td>{html.escape(key)}<td>{html.escape(_short(value))}"
+        for key, value in everything.items()
+    )
+    page = f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>d2_ros: {html.escape(title)}</title>
+<style>{STYLE}</style>
+<h1>{html.escape(title)}</h1>
+{tabled}
+{images}
+<h2>All figures</h2><table>{listed}</table>
+</html>
+"""
+    try:
+        (folder / "report.html").write_text(page, encoding="utf-8")
+        for name, image in plots.items():
+            (folder / f"{name.lower().replace(' ', '_')}.png").write_bytes(image)
+    except OSError as error:
+        raise D2RosError(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def _table(name: str, figures: Mapping[str, Figures], columns: Sequence[Column]) -> str:
+    headings = "".join(f"<th>{html.escape(head)}" for _, head, _ in present(figures, columns))
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in row)
+        for row in cells(figures, columns)
+    )
+    return f"<h2>{html.escape(name)}</h2><table><tr><th>method{headings}{rows}</table>"
+
+
+def _short(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
