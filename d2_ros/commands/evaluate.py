@@ -38,12 +38,12 @@ HOMOGRAPHY_COLUMNS: tuple[Column, ...] = (
 )
 PAIR_COLUMNS: tuple[Column, ...] = (
     *((f"auc_{limit}deg", f"AUC {limit} deg", "{:.3f}") for limit in (5, 10, 20)),
-    ("median_epipolar_px", "epipolar px", "{:.3f}"),
+    ("median_epipolar_px", "epip. px", "{:.3f}"),
     ("p90_epipolar_px", "p90 px", "{:.2f}"),
     ("share_below_1px", "below 1 px", "{:.1%}"),
     ("inlier_matches", "inliers", "{:.0f}"),
-    ("rotation_error_deg", "rotation deg", "{:.3f}"),
-    ("translation_error_deg", "translation deg", "{:.2f}"),
+    ("rotation_error_deg", "rot. deg", "{:.3f}"),
+    ("translation_error_deg", "transl. deg", "{:.2f}"),
 )
 TRACK_COLUMNS: tuple[Column, ...] = (
     ("mean_track_length", "mean length", "{:.1f}"),

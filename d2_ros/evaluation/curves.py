@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ COLOURS = {
 
 def cumulative(
     errors: Mapping[str, Sequence[NDArray[np.float64]]],
-    places: NDArray[np.float64],
+    places: NDArray[Any],
     label: str,
     share_of: str,
 ) -> bytes:

@@ -176,7 +176,8 @@ def _store(frame: Frame, folder: Path) -> tuple[str, NDArray[np.float64]]:
     camera = frame.camera
     if camera is None:
         raise D2RosError(f"the frame at {frame.stamp} ns has no calibration; pairs need one")
-    matrix, image = camera.matrix, frame.image
+    matrix = camera.matrix
+    image: NDArray[Any] = frame.image
     target = folder / f"{frame.stamp}.png"
     if not target.exists():
         if camera.model == "equidistant":

@@ -74,7 +74,8 @@ def grey8(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 def root_sift(image: NDArray[np.uint8], count: int) -> Sparse:
     """The `count` best SIFT keypoints, RootSIFT descriptors (Arandjelovic, Zisserman 2012)."""
-    keypoints, descriptors = cv2.SIFT_create(count, **_PRECISE).detectAndCompute(image, None)
+    sift = cv2.SIFT_create(count, **_PRECISE)  # type: ignore[attr-defined]
+    keypoints, descriptors = sift.detectAndCompute(image, None)
     if descriptors is None:
         return Sparse(np.empty((0, 2)), np.empty((0, 128), np.float32))
     total = descriptors.sum(axis=1, keepdims=True)
@@ -83,11 +84,12 @@ def root_sift(image: NDArray[np.uint8], count: int) -> Sparse:
 
 def orb(image: NDArray[np.uint8], count: int) -> Sparse:
     """The `count` best ORB keypoints; bits as -1 and 1, so that products rank like Hamming."""
-    keypoints, descriptors = cv2.ORB_create(nfeatures=count).detectAndCompute(image, None)
+    detector = cv2.ORB_create(nfeatures=count)  # type: ignore[attr-defined]
+    keypoints, descriptors = detector.detectAndCompute(image, None)
     if descriptors is None:
         return Sparse(np.empty((0, 2)), np.empty((0, 256), np.float32))
     bits = np.unpackbits(descriptors, axis=1).astype(np.float32)
-    return Sparse(_places(keypoints), (2 * bits - 1) / 16)
+    return Sparse(_places(keypoints), (2 * bits - 1) / np.float32(16))
 
 
 def mutual_nearest(first: Sparse, second: Sparse) -> Rows:
@@ -104,7 +106,7 @@ def join(first: NDArray[np.int64], second: NDArray[np.int64]) -> Rows:
 
 
 def _places(keypoints: Any) -> NDArray[np.float64]:
-    return cv2.KeyPoint.convert(keypoints).reshape(-1, 2).astype(np.float64)
+    return np.reshape(cv2.KeyPoint.convert(keypoints), (-1, 2)).astype(np.float64)
 
 
 @dataclass
@@ -186,10 +188,11 @@ def _flow(
     before: NDArray[np.uint8], now: NDArray[np.uint8], pixels: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Where points went, and whether they came back within half a pixel and stayed inside."""
-    start = pixels.astype(np.float32)[:, None]
+    start: Any = pixels.astype(np.float32)[:, None]
+    flow: Any = cv2.calcOpticalFlowPyrLK  # its stubs know no None for the guess
     settings: Any = {"winSize": _WINDOW, "maxLevel": _LEVELS}
-    there, ok, _ = cv2.calcOpticalFlowPyrLK(before, now, start, None, **settings)
-    back, returned, _ = cv2.calcOpticalFlowPyrLK(now, before, there, None, **settings)
+    there, ok, _ = flow(before, now, start, None, **settings)
+    back, returned, _ = flow(now, before, there, None, **settings)
     places = there[:, 0].astype(np.float64)
     height, width = now.shape
     inside = ((places >= 0) & (places <= [width - 1, height - 1])).all(axis=1)
