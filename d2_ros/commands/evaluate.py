@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,40 +21,13 @@ from d2_ros.commands.common import (
 from d2_ros.errors import D2RosError
 
 if TYPE_CHECKING:
-    from d2_ros.evaluation.page import Column
+    from d2_ros.evaluation.pairs import PairResult
+    from d2_ros.evaluation.tables import Tables
     from d2_ros.evaluation.tracking import Figures
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the page and its plots.")]
 Gap = Annotated[int, typer.Option(min=1, help="Frames from the first to the second of a pair.")]
 Every = Annotated[int, typer.Option(min=1, help="Frames from one pair to the next.")]
-
-HOMOGRAPHY_COLUMNS: tuple[Column, ...] = (
-    *((f"mma_{limit}px", f"MMA {limit} px", "{:.3f}") for limit in (1, 2, 3, 5, 10)),
-    ("matches", "matches", "{:.0f}"),
-    ("inlier_matches", "inliers", "{:.0f}"),
-    ("correct_1px", "within 1 px", "{:.0f}"),
-    ("correct_3px", "within 3 px", "{:.0f}"),
-)
-PAIR_COLUMNS: tuple[Column, ...] = (
-    *((f"auc_{limit}deg", f"AUC {limit} deg", "{:.3f}") for limit in (5, 10, 20)),
-    ("median_epipolar_px", "epip. px", "{:.3f}"),
-    ("p90_epipolar_px", "p90 px", "{:.2f}"),
-    ("share_below_1px", "below 1 px", "{:.1%}"),
-    ("inlier_matches", "inliers", "{:.0f}"),
-    ("rotation_error_deg", "rot. deg", "{:.3f}"),
-    ("translation_error_deg", "transl. deg", "{:.2f}"),
-)
-TRACK_COLUMNS: tuple[Column, ...] = (
-    ("mean_track_length", "mean length", "{:.1f}"),
-    ("share_of_4_frames", "4 or more", "{:.1%}"),
-    ("active_tracks", "active", "{:.0f}"),
-    ("coverage", "coverage", "{:.1%}"),
-    ("survival_blur", "survive blur", "{:.1%}"),
-    ("survival_exposure", "survive light", "{:.1%}"),
-    ("scatter_px", "scatter px", "{:.3f}"),
-    ("mean_move_px", "mean move px", "{:.3f}"),
-    ("survival_first_frame", "alive at the end", "{:.1%}"),
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -86,6 +58,7 @@ def sequence(
     from d2_ros.evaluation.curves import cumulative, survival_of_length
     from d2_ros.evaluation.pairs import flatten
     from d2_ros.evaluation.sequences import METHODS, run_sequence, sequence_figures
+    from d2_ros.evaluation.tables import PAIR_COLUMNS, TRACK_COLUMNS
     from d2_ros.evaluation.tracking import lengths
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
@@ -139,6 +112,7 @@ def homographies(
     from d2_ros.evaluation.homographies import find_pairs, homography_figures, judge_homography
     from d2_ros.evaluation.pairs import flatten
     from d2_ros.evaluation.stages import match_images
+    from d2_ros.evaluation.tables import HOMOGRAPHY_COLUMNS
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources.images import read_image
 
@@ -189,6 +163,7 @@ def pairs(
     from d2_ros.evaluation.pairfile import load_views, read_pairs, write_pairs
     from d2_ros.evaluation.pairs import flatten, judge_pair, pair_figures
     from d2_ros.evaluation.stages import match_images
+    from d2_ros.evaluation.tables import PAIR_COLUMNS
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
 
@@ -216,7 +191,7 @@ def pairs(
     _tell(folder, f"Pairs {file.name}", figures, titles, everything, plots, json)
 
 
-def _pose_plot(results: Mapping[str, list[Any]]) -> bytes:
+def _pose_plot(results: Mapping[str, list[PairResult]]) -> bytes:
     import numpy as np
 
     from d2_ros.evaluation.curves import cumulative
@@ -240,30 +215,23 @@ def _tell(
     folder: Path,
     title: str,
     figures: Mapping[str, Figures],
-    tables: Mapping[str, tuple[Column, ...]],
+    tables: Tables,
     everything: Figures,
     plots: Mapping[str, bytes],
     json: Path | None,
 ) -> None:
     """Print the tables; write the page, its plots and the JSON file."""
-    from rich.console import Console
-    from rich.table import Table
+    from d2_ros.evaluation.page import write_page
+    from d2_ros.evaluation.tables import show
 
-    from d2_ros.evaluation.page import cells, present, write_page
-
-    width = None if sys.stdout.isatty() else 120  # a log has room for all columns
-    for name, columns in tables.items():
-        table = Table(title=name)
-        table.add_column("")
-        for _, heading, _ in present(figures, columns):
-            table.add_column(heading, justify="right")
-        for row in cells(figures, columns):
-            table.add_row(*row)
-        Console(width=width).print(table)
+    show(figures, tables)
     write_page(folder, title, figures, tables, everything, plots)
-    for key in ("median_error_px", "p90_error_px", "median_error_detected_px"):
-        if key in everything:
-            typer.echo(f"{key} {everything[key]:.3f}")
+    if "median_error_px" in everything:
+        typer.echo(
+            "Error of the published tracks against the exact ground truth: median "
+            f"{everything['median_error_px']:.3f} px, {everything['median_error_detected_px']:.3f} "
+            "px as detected."
+        )
     typer.echo(f"Look at {folder / 'report.html'}")
     if json:
         write_json(json, everything)

@@ -9,31 +9,15 @@ from pathlib import Path
 
 from d2_ros.errors import D2RosError
 from d2_ros.evaluation.report import STYLE
+from d2_ros.evaluation.tables import Column, Tables, cells, present
 from d2_ros.evaluation.tracking import Figures
-
-Column = tuple[str, str, str]
-"""Figure, heading, format."""
-
-
-def cells(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[list[str]]:
-    """Rows of the table: method, then one text per column that any method has."""
-    shown = present(figures, columns)
-    return [
-        [method, *(form.format(named[key]) if key in named else "-" for key, _, form in shown)]
-        for method, named in figures.items()
-    ]
-
-
-def present(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[Column]:
-    """Columns of which some method has the figure."""
-    return [column for column in columns if any(column[0] in named for named in figures.values())]
 
 
 def write_page(
     folder: Path,
     title: str,
     figures: Mapping[str, Figures],
-    tables: Mapping[str, Sequence[Column]],
+    tables: Tables,
     everything: Figures,
     plots: Mapping[str, bytes],
 ) -> None:
