@@ -21,7 +21,6 @@ from d2_ros.commands.common import (
 from d2_ros.errors import D2RosError
 
 if TYPE_CHECKING:
-    from d2_ros.evaluation.pairs import PairResult
     from d2_ros.evaluation.tables import Tables
     from d2_ros.evaluation.tracking import Figures
 
@@ -39,6 +38,7 @@ def register(app: typer.Typer) -> None:
     group.command("sequence")(sequence)
     group.command("homographies")(homographies)
     group.command("pairs")(pairs)
+    group.command("stereo")(stereo)
     app.add_typer(group, name="evaluate")
 
 
@@ -53,13 +53,10 @@ def sequence(
     json: Json = None,
 ) -> None:
     """Run over every frame of SRC; judge pairs of frames by the true poses, and the tracks."""
-    import numpy as np
-
-    from d2_ros.evaluation.curves import cumulative, survival_of_length
+    from d2_ros.evaluation.curves import sequence_plots
     from d2_ros.evaluation.pairs import flatten
-    from d2_ros.evaluation.sequences import METHODS, run_sequence, sequence_figures
+    from d2_ros.evaluation.sequences import run_sequence, sequence_figures
     from d2_ros.evaluation.tables import PAIR_COLUMNS, TRACK_COLUMNS
-    from d2_ros.evaluation.tracking import lengths
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
 
@@ -75,20 +72,7 @@ def sequence(
             "frames than --gap, and a camera that moves.",
             err=True,
         )
-    results = {name: outcome.pairs[name] for name in METHODS if outcome.pairs[name]}
-    plots = {}
-    if results:
-        epipolar = {
-            name: [np.concatenate([pair.epipolar for pair in found])]
-            for name, found in results.items()
-        }
-        places = np.linspace(0, 3, 121)
-        label = "distance from the true epipolar line, px"
-        plots["Epipolar errors"] = cumulative(epipolar, places, label, "inlier matches")
-        plots["Pose errors"] = _pose_plot(results)
-    plots["Track lengths"] = survival_of_length(
-        {name: lengths(outcome.tracks[name]) for name in METHODS}
-    )
+    plots = sequence_plots(outcome)
     everything = {"source": opened.name, "gap": gap, "every": every, **whole, **flatten(figures)}
     titles = {"Pairs of frames": PAIR_COLUMNS, "Tracks": TRACK_COLUMNS}
     _tell(folder, f"Sequence {opened.name}", figures, titles, everything, plots, json)
@@ -160,6 +144,7 @@ def pairs(
     """Judge poses from pairs of images with known calibration and relative pose."""
     from collections import defaultdict
 
+    from d2_ros.evaluation.curves import pose_curve
     from d2_ros.evaluation.pairfile import load_views, read_pairs, write_pairs
     from d2_ros.evaluation.pairs import flatten, judge_pair, pair_figures
     from d2_ros.evaluation.stages import match_images
@@ -186,22 +171,38 @@ def pairs(
             results[name].append(judged)
     figures = {name: pair_figures(judged) for name, judged in results.items()}
     everything = {"source": source, **flatten(figures)}
-    plots = {"Pose errors": _pose_plot(results)}
+    plots = {"Pose errors": pose_curve(results)}
     titles = {"Pairs of images": PAIR_COLUMNS}
     _tell(folder, f"Pairs {file.name}", figures, titles, everything, plots, json)
 
 
-def _pose_plot(results: Mapping[str, list[PairResult]]) -> bytes:
+def stereo(
+    out: Out,
+    params_file: ParamsFile = None,
+    overrides: Overrides = None,
+    json: Json = None,
+) -> None:
+    """Judge all mutual matches of Middlebury's motorcycle pair by its exact disparity."""
     import numpy as np
 
     from d2_ros.evaluation.curves import cumulative
+    from d2_ros.evaluation.pairs import flatten
+    from d2_ros.evaluation.stages import match_images
+    from d2_ros.evaluation.stereo import motorcycle, stereo_errors, stereo_figures
+    from d2_ros.evaluation.tables import STEREO_COLUMNS
+    from d2_ros.frontend import FrontEnd
 
-    errors = {
-        name: [np.array([max(pair.rotation, pair.translation) for pair in found])]
-        for name, found in results.items()
-    }
-    label = "pose error (larger of rotation and translation), degrees"
-    return cumulative(errors, np.linspace(0, 20, 201), label, "pairs")
+    config = load_config(params_file, overrides)
+    pair = motorcycle()
+    folder = make_folder(out)
+    found = match_images(FrontEnd(config), (pair.left, pair.right))
+    errors = {name: stereo_errors(points, pair.disparity) for name, points in found.items()}
+    figures = {name: stereo_figures(off) for name, off in errors.items()}
+    groups = {name: [off] for name, off in errors.items()}
+    plot = cumulative(groups, np.linspace(0, 3, 121), "error, px", "mutual matches")
+    everything = {"source": "skimage.data.stereo_motorcycle", **flatten(figures)}
+    titles = {"All mutual matches with a true place": STEREO_COLUMNS}
+    _tell(folder, "Stereo pair", figures, titles, everything, {"Matching accuracy": plot}, json)
 
 
 def _watched(items: Iterable[Any], title: str) -> Iterable[Any]:

@@ -9,7 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from d2_ros.evaluation.pairs import PairResult
 from d2_ros.evaluation.plots import legend_above, png
+from d2_ros.evaluation.sequences import METHODS, SequenceResult
+from d2_ros.evaluation.tracking import lengths
 
 COLOURS = {
     "d2": "tab:blue",
@@ -56,11 +59,39 @@ def cumulative(
     return png(draw)
 
 
-def survival_of_length(lengths: Mapping[str, NDArray[np.int64]]) -> bytes:
+def pose_curve(results: Mapping[str, Sequence[PairResult]]) -> bytes:
+    """Share of pairs up to each pose error, of which the figures auc_* are the area."""
+    errors = {
+        name: [np.array([max(pair.rotation, pair.translation) for pair in found])]
+        for name, found in results.items()
+    }
+    label = "pose error (larger of rotation and translation), degrees"
+    return cumulative(errors, np.linspace(0, 20, 201), label, "pairs")
+
+
+def sequence_plots(outcome: SequenceResult) -> dict[str, bytes]:
+    """Titles and PNGs of a run; those of pairs only where there are any."""
+    plots = {}
+    results = {name: outcome.pairs[name] for name in METHODS if outcome.pairs[name]}
+    if results:
+        epipolar = {
+            name: [np.concatenate([pair.epipolar for pair in found])]
+            for name, found in results.items()
+        }
+        label = "distance from the true epipolar line, px"
+        plots["Epipolar errors"] = cumulative(
+            epipolar, np.linspace(0, 3, 121), label, "inlier matches"
+        )
+        plots["Pose errors"] = pose_curve(results)
+    tracked = {name: lengths(outcome.tracks[name]) for name in METHODS}
+    return {**plots, "Track lengths": length_curve(tracked)}
+
+
+def length_curve(tracked: Mapping[str, NDArray[np.int64]]) -> bytes:
     """Share of each method's tracks that are at least so long."""
 
     def draw(axes: Axes) -> None:
-        for method, values in lengths.items():
+        for method, values in tracked.items():
             if len(values):
                 places = np.arange(2, values.max() + 1)
                 ordered = np.sort(values)

@@ -43,6 +43,12 @@ TRACK_COLUMNS: tuple[Column, ...] = (
     ("mean_move_px", "mean move px", "{:.3f}"),
     ("survival_first_frame", "alive at the end", "{:.1%}"),
 )
+STEREO_COLUMNS: tuple[Column, ...] = (
+    ("matches", "matches", "{:d}"),
+    *((f"share_{limit}px", f"share {limit} px", "{:.1%}") for limit in ("0.5", "1", "3")),
+    *((f"within_{limit}px", f"within {limit} px", "{:d}") for limit in ("0.5", "1", "3")),
+    ("median_within_3px_px", "median, px", "{:.3f}"),
+)
 
 
 def present(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[Column]:
