@@ -126,7 +126,7 @@ def track_errors(
         age=_age(track)[judged],
         error=np.linalg.norm(offset[judged], axis=1),
         error_detected=np.linalg.norm(offset_detected[judged], axis=1),
-        chi2=_mahalanobis(offset[judged], rows[judged]),
+        chi2=mahalanobis(offset[judged], rows[judged]),
         visible=visible[judged],
         lengths=np.bincount(track, minlength=len(ids)).astype(np.int64),
         frames=len(frames),
@@ -202,7 +202,8 @@ def _age(track: NDArray[np.int64]) -> NDArray[np.int64]:
     return age
 
 
-def _mahalanobis(offset: NDArray[np.float64], rows: NDArray[np.void]) -> NDArray[np.float64]:
+def mahalanobis(offset: NDArray[np.float64], rows: NDArray[np.void]) -> NDArray[np.float64]:
+    """Squared Mahalanobis distances under the published covariances; NaN where they are none."""
     names = ("sigma_uu", "sigma_uv", "sigma_vv")
     uu, uv, vv = (rows[name].astype(np.float64) for name in names)
     determinant = uu * vv - uv**2

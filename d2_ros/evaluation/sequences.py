@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import Config
-from d2_ros.evaluation.accuracy import accuracy_figures, track_errors
+from d2_ros.evaluation.accuracy import accuracy_figures, mahalanobis, track_errors
 from d2_ros.evaluation.geometry import relative
 from d2_ros.evaluation.pairs import MIN_BASELINE, PairResult, Points, judge_pair, pair_figures
 from d2_ros.evaluation.peers import Chain, Klt, Observed, Sparse, grey8, join, mutual_nearest
@@ -33,7 +33,7 @@ KLT_POINTS = {"klt": (1000, 10.0), "klt150": (150, 30.0)}
 
 METHODS = (*STAGES, *PEERS, *KLT_POINTS)
 
-_INSIDE_50 = 1.3863  # median of chi-squared with two degrees of freedom
+_CHI2 = {"50": 1.3863, "95": 5.9915}  # quantiles of chi-squared with two degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -203,11 +203,31 @@ def sequence_figures(outcome: SequenceResult, source: Source) -> tuple[dict[str,
     if isinstance(source, Synthetic):
         errors = track_errors(outcome.published, source)
         whole |= accuracy_figures(errors)
-        chi2 = errors.chi2[np.isfinite(errors.chi2)]
-        if len(chi2):
-            whole["share_inside_50pct_ellipse"] = float(np.mean(chi2 < _INSIDE_50))
+        whole |= _calibration(errors.chi2)
         whole |= _later_errors(errors.error, errors.age)
+    elif standing:
+        whole |= _calibration(_standing_chi2(outcome.published))
     return figures, whole
+
+
+def _calibration(chi2: NDArray[np.float64]) -> Figures:
+    """Share of squared normalised errors inside the ellipses that should hold 50 % and 95 %."""
+    known = chi2[np.isfinite(chi2)]
+    if not len(known):
+        return {}
+    return {
+        f"share_inside_{percent}pct_ellipse": float(np.mean(known < limit))
+        for percent, limit in _CHI2.items()
+    }
+
+
+def _standing_chi2(published: Sequence[tuple[int, NDArray[np.void]]]) -> NDArray[np.float64]:
+    """Squared normalised distances from each track's first place: a standing camera's errors."""
+    rows = np.concatenate([rows[rows["track_id"] > 0] for _, rows in published])
+    _, first, track = np.unique(rows["track_id"], return_index=True, return_inverse=True)
+    pixels = columns(rows, "u", "v")
+    later = np.arange(len(rows)) != first[track]
+    return mahalanobis(pixels[later] - pixels[first[track]][later], rows[later])
 
 
 def _later_errors(error: NDArray[np.float64], age: NDArray[np.int64]) -> dict[str, Any]:

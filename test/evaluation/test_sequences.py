@@ -154,3 +154,39 @@ def test_two_images_are_matched_by_every_method():
     assert np.median(np.linalg.norm(off, axis=1)) == pytest.approx(
         np.median(np.linalg.norm(found["orb"][1] - found["orb"][0], axis=1)), abs=1.5
     )
+
+
+class Still:
+    """Eight times the same image, from a camera that stands."""
+
+    name = "still"
+
+    def __iter__(self):
+        image = next(iter(SOURCE)).image
+        return (replace(frame, image=image) for frame in SOURCE)
+
+    def __len__(self):
+        return len(SOURCE)
+
+    def poses(self):
+        return np.tile(np.eye(4), (len(SOURCE), 1, 1))
+
+
+def test_a_standing_camera_is_judged_by_the_first_places():
+    class Noisy(Oracle):
+        """Observations scattered as their covariances (0.01 px^2) say."""
+
+        def process(self, image, stamp, camera=None):
+            noise = 0.1 * (stamp != SOURCE.stamps[0])
+            random = np.random.default_rng(SOURCE.stamps.index(stamp))
+            off = random.normal(0, 1, self.pixels.shape) * noise
+            return result(stamp, np.arange(1, 151), self.pixels + off)
+
+    outcome = run_sequence(Still(), Still().poses(), Noisy(), gap=2, every=1)
+    assert not outcome.pairs  # nothing moves: no epipolar geometry
+    figures, whole = sequence_figures(outcome, Still())
+    assert whole["share_inside_50pct_ellipse"] == pytest.approx(0.5, abs=0.05)
+    assert whole["share_inside_95pct_ellipse"] == pytest.approx(0.95, abs=0.03)
+    assert figures["d2"]["scatter_px"] == pytest.approx(0.1, abs=0.015)
+    assert figures["d2"]["survival_first_frame"] == 1
+    assert figures["klt"]["scatter_px"] < 0.02

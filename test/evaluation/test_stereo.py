@@ -12,7 +12,7 @@ def test_errors_are_distances_from_the_place_that_the_disparity_says():
     left = np.random.default_rng(0).uniform([1, 1], [58, 38], (50, 2))
     right = left - np.column_stack([5 + left @ [0.1, 0.05], np.zeros(50)])
     np.testing.assert_allclose(stereo_errors((left, right), disparity), 0, atol=1e-9)
-    np.testing.assert_allclose(stereo_errors((left, right + [0.3, -0.4]), disparity), 0.5)
+    np.testing.assert_allclose(stereo_errors((left, np.add(right, [0.3, -0.4])), disparity), 0.5)
 
 
 def test_places_without_a_truth_do_not_count():
