@@ -79,7 +79,7 @@ class MatchingConfig:
         live=True,
     )
     max_error: float = _param(
-        1.5,
+        1.0,
         "Matches, at their published places, further than this from the pair's geometry "
         "are outliers; a keypoint that most keyframes contradict leaves its track.",
         unit="px",
@@ -103,14 +103,14 @@ class AlignmentConfig:
         6.0, "Alignments that move a keypoint further are rejected.", unit="px", low=0.5, high=50.0
     )
     max_forward_backward: float = _param(
-        0.5,
+        0.2,
         "Alignments whose way back ends further from the start are rejected.",
         unit="px",
         low=0.01,
         high=10.0,
     )
     min_correlation: float = _param(
-        0.8,
+        0.9,
         "Alignments whose patches correlate less are rejected.",
         low=-1.0,
         high=1.0,

@@ -52,12 +52,14 @@ class FrontEnd:
         self.device = self.extractor.device
         self._window: list[Keyframe] = []
         self._lengths: dict[int, int] = {}  # frames in which each live track was observed
+        self._recent: NDArray[np.int64] = np.empty(0, np.int64)  # tracks seen in the last frame
         self._next_track = 1
 
     def reset(self) -> None:
         """Forget the window; track ids go on, for none is ever used twice."""
         self._window = []
         self._lengths = {}
+        self._recent = np.empty(0, np.int64)
 
     @torch.inference_mode()
     def process(self, image: NDArray[Any], stamp: int, camera: Camera | None = None) -> FrameResult:
@@ -90,17 +92,10 @@ class FrontEnd:
         inlier = self._verify(matches, detected, camera, config.matching.max_detected_error)
         watch.lap("verification")
         tracks = _tracks_of(matches, inlier, window, len(detected))
-        size = (image.shape[1], image.shape[0])
-        features, tracks, row_of = find_lost(
-            features,
-            tracks,
-            window,
-            _pairs(matches, inlier, len(window)),
-            config.features.max_keypoints,
-            size,
-        )
-        matches, inlier = _renumber(matches, inlier, row_of)
         pairs = _pairs(matches, inlier, len(window))
+        size = (image.shape[1], image.shape[0])
+        recent = np.concatenate([self._recent, *(k.tracks for k in window[-1:])])
+        features, tracks = find_lost(features, tracks, window, pairs, recent, size)
         links = link_tracks(matches, tracks, features.descriptors, window)
         watch.lap("graph")
 
@@ -115,8 +110,9 @@ class FrontEnd:
             watch.lap("refinement")
         inlier = self._verify(links.matches, frame.pixels, camera, config.matching.max_error)
         frame = _without_outliers(frame, links, inlier)
-        kept = links.mutual | (links.tracked & (frame.tracks[links.matches.index] > 0))
-        links, inlier = links.select(kept), inlier[kept]
+        rows = _rows_to_keep(frame.tracks, len(detected), config.features.max_keypoints)
+        links, inlier = links.restrict(rows, frame.tracks, inlier)
+        frame, scores = frame.select(rows), features.scores[rows]
         watch.lap("verification")
 
         refined = frame.tracks > 0
@@ -130,16 +126,17 @@ class FrontEnd:
             frame, solved = window[-1], track_rows(window)
             moved = {keyframe.stamp: keyframe for keyframe in window}
             shown = [moved.get(keyframe.stamp, keyframe) for keyframe in shown]
-        self._count(frame.tracks)
+        self._recent = frame.tracks[frame.tracks > 0]
+        self._count(self._recent)
         lengths = np.array([self._lengths.get(track, 0) for track in frame.tracks.tolist()])
         watch.lap("optimisation")
         return FrameResult(
             stamp=stamp,
             is_keyframe=solved is not None,
-            features=feature_rows(frame, features.scores, lengths, refined),
+            features=feature_rows(frame, scores, lengths, refined),
             matches=match_rows(frame, links.matches, inlier, shown),
             tracks=solved,
-            descriptors=features.descriptors.float().cpu().numpy(),
+            descriptors=frame.descriptors.float().cpu().numpy(),
             timings_ms=watch.laps_ms,
         )
 
@@ -174,7 +171,7 @@ class FrontEnd:
         return replace(frame, tracks=tracks)
 
     def _count(self, tracks: NDArray[np.int64]) -> None:
-        for track in tracks[tracks > 0].tolist():
+        for track in tracks.tolist():
             self._lengths[track] = self._lengths.get(track, 0) + 1
         live = set(np.concatenate([keyframe.tracks for keyframe in self._window]).tolist())
         self._lengths = {t: length for t, length in self._lengths.items() if t in live}
@@ -215,13 +212,11 @@ def _pairs(matches: Matches, inlier: NDArray[np.bool_], keyframes: int) -> list[
     return [(matches.index[rows], matches.keyframe_index[rows]) for rows in picked]
 
 
-def _renumber(
-    matches: Matches, inlier: NDArray[np.bool_], row_of: NDArray[np.int64]
-) -> tuple[Matches, NDArray[np.bool_]]:
-    rows = row_of[matches.index]
-    kept = rows >= 0
-    found = matches.select(kept)
-    return replace(found, index=rows[kept]), inlier[kept]
+def _rows_to_keep(tracks: NDArray[np.int64], detections: int, limit: int) -> NDArray[np.int64]:
+    """Rows of all tracks and, best first, of the detections that fit in beside them."""
+    tracked = np.flatnonzero(tracks > 0)[:limit]
+    others = np.flatnonzero(tracks[:detections] == 0)[: limit - len(tracked)]
+    return np.sort(np.concatenate([tracked, others]))
 
 
 def _unrefined(

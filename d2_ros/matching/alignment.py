@@ -100,11 +100,12 @@ def align(
     device = target[0].device
     which = torch.from_numpy(np.ascontiguousarray(template_of, np.int64)).to(device)
     centre = _tensor(centres, device)
-    levels = min(config.levels, *(len(pyramid) for pyramid in (target, *templates)))
-    for level in reversed(range(levels)):
+    top = min(config.levels, *(len(pyramid) for pyramid in (target, *templates))) - 1
+    patches = _cut(templates, which, centre, top, config.patch_radius)
+    begin = _best_start(patches, target[top], starts, top)
+    fit = _track(patches, target[top], begin, top, config.max_iterations)
+    for level in reversed(range(top)):
         patches = _cut(templates, which, centre, level, config.patch_radius)
-        if level == levels - 1:
-            fit = begin = _best_start(patches, target[level], starts, level)
         fit = _track(patches, target[level], fit, level, config.max_iterations)
     back = _way_back(templates, target, which, centre, fit, config)
     move = (fit.pixels - begin.pixels).norm(dim=1)
@@ -153,12 +154,16 @@ class _Patches:
 
 
 @dataclass(frozen=True)
-class _Fit:
+class _Start:
     pixels: torch.Tensor
     affine: torch.Tensor
-    covariance: torch.Tensor | None = None
-    correlation: torch.Tensor | None = None
-    valid: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Fit(_Start):
+    covariance: torch.Tensor
+    correlation: torch.Tensor
+    valid: torch.Tensor
 
 
 def _tensor(values: NDArray[np.float64], device: torch.device) -> torch.Tensor:
@@ -170,8 +175,8 @@ def _array(values: torch.Tensor) -> NDArray[np.float64]:
 
 
 def _window(grid: torch.Tensor, radius: int) -> torch.Tensor:
-    """Gaussian weights: the centre counts most, the corners about a tenth."""
-    return torch.exp(-(grid**2).sum(1) / (2 * (0.65 * radius) ** 2))
+    """Gaussian weights: the centre counts most, the corners a fiftieth."""
+    return torch.exp(-(grid**2).sum(1) / (2 * (0.5 * radius) ** 2))
 
 
 def _cut(
@@ -210,9 +215,11 @@ def _moments(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, 
 
 def _best_start(
     patches: _Patches, image: torch.Tensor, starts: Sequence[Warps], level: int
-) -> _Fit:
+) -> _Start:
     """Of several starts of each match, the one with the smallest residual."""
-    fits = [_Fit(_tensor(w.pixels, image.device), _tensor(w.affine, image.device)) for w in starts]
+    fits = [
+        _Start(_tensor(w.pixels, image.device), _tensor(w.affine, image.device)) for w in starts
+    ]
     if len(fits) == 1:
         return fits[0]
     grid = patch_grid((int(patches.values.shape[1] ** 0.5) - 1) // 2, image.device)
@@ -224,11 +231,11 @@ def _best_start(
     rows = torch.arange(len(best), device=image.device)
     pixels = torch.stack([fit.pixels for fit in fits])[best, rows]
     affine = torch.stack([fit.affine for fit in fits])[best, rows]
-    return _Fit(pixels, affine)
+    return _Start(pixels, affine)
 
 
 def _track(
-    patches: _Patches, image: torch.Tensor, start: _Fit, level: int, iterations: int
+    patches: _Patches, image: torch.Tensor, start: _Start, level: int, iterations: int
 ) -> _Fit:
     """Gauss-Newton on one level; patches that have converged drop out of the batch."""
     radius = (int(patches.values.shape[1] ** 0.5) - 1) // 2
@@ -328,7 +335,7 @@ def _way_back(
     for index, pyramid in enumerate(templates):
         rows = torch.nonzero(which == index)[:, 0]
         if len(rows):
-            start = _Fit(centre[rows], inverse[rows])
+            start = _Start(centre[rows], inverse[rows])
             back = _track(_select(patches, rows), pyramid[0], start, 0, 4)
             distance[rows] = (back.pixels - centre[rows]).norm(dim=1)
     return distance

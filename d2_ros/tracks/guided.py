@@ -1,8 +1,10 @@
-"""Finding again what the matching missed: keypoints of known tracks, in their own channel.
+"""Following tracks that the matching missed.
 
 D2-Net keeps a keypoint only where its channel is the strongest of all 512. Where a track is
 expected, that is too much to ask: a local maximum of the track's own channel near the
-predicted place is the same detection with the channel known beforehand.
+predicted place is the same detection with the channel known beforehand. Where there is not
+even that, a track of the last frame is followed at the predicted place itself, with score 0;
+the alignment of its patch decides whether it is there.
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ def find_lost(
     tracks: NDArray[np.int64],
     window: Sequence[Keyframe],
     pairs: Sequence[Pairs],
-    limit: int,
+    recent: NDArray[np.int64],
     size: tuple[int, int],
-) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:
-    """Look for the last keyframes' tracks that no match has found.
+) -> tuple[Features, NDArray[np.int64]]:
+    """Look for the window's tracks that no match has found.
 
     Parameters
     ----------
@@ -40,17 +42,14 @@ def find_lost(
         The frame's keypoints and their tracks ``(N,)``, 0 for none.
     window, pairs
         Keyframes, and the frame's verified matches with each.
-    limit
-        Most keypoints of the frame; unassigned detections make room, worst first.
+    recent
+        Tracks that the last frame or keyframe has seen: these are followed even undetected.
     size
         (width, height) of the image, px.
 
     Returns
     -------
-    features, tracks
-        With the keypoints found again appended.
-    row_of
-        ``(N,)`` new row of every old one, -1 for those that made room.
+    Features and tracks with the keypoints found again appended.
     """
     lost, places, channels = [], [], []
     seen = set(tracks.tolist())
@@ -69,18 +68,22 @@ def find_lost(
         places.append(warps.pixels)
         channels.append(keyframe.channels[torch.from_numpy(missing).to(keyframe.channels.device)])
     if not lost:
-        return features, tracks, np.arange(len(tracks))
+        return features, tracks
     names, expected = np.concatenate(lost), np.concatenate(places)
     within = np.all((expected > _MARGIN) & (expected < np.array(size) - 1 - _MARGIN), axis=1)
     found, pixels, scores = redetect(features.response, expected, torch.cat(channels), _RADIUS)
-    found &= within
+    pixels[~found] = expected[~found]
+    found = (found | np.isin(names, recent)) & within
     names, pixels, scores = names[found], pixels[found], scores[found]
     channel = torch.cat(channels)[torch.from_numpy(found).to(channels[0].device)]
     tracks = tracks.copy()
     taken, fresh = _claim(features.keypoints, tracks, pixels)
     tracks[taken[fresh == 1]] = names[fresh == 1]
     add = fresh == 2
-    return _append(features, tracks, pixels[add], scores[add], channel[add], names[add], limit)
+    joined = _append(
+        features, pixels[add], scores[add], channel[torch.from_numpy(add).to(channel.device)]
+    )
+    return joined, np.concatenate([tracks, names[add]])
 
 
 def _claim(
@@ -101,30 +104,17 @@ def _claim(
 
 def _append(
     features: Features,
-    tracks: NDArray[np.int64],
     pixels: NDArray[np.float32],
     scores: NDArray[np.float32],
     channels: torch.Tensor,
-    names: NDArray[np.int64],
-    limit: int,
-) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:
-    surplus = len(tracks) + len(names) - limit
-    keep = np.ones(len(tracks), bool)
-    if surplus > 0:
-        keep[np.flatnonzero(tracks == 0)[::-1][:surplus]] = False
-    room = limit - int(keep.sum())
-    pixels, scores, names, channels = pixels[:room], scores[:room], names[:room], channels[:room]
-    kept = torch.from_numpy(keep).to(features.channels.device)
-    typical = np.median(features.covariances, axis=0) if len(tracks) else np.eye(2)
-    joined = replace(
+) -> Features:
+    # Nothing is known of how well these are placed: as the others are, typically.
+    typical = np.median(features.covariances, axis=0)[None].repeat(len(pixels), 0)
+    return replace(
         features,
-        keypoints=np.concatenate([features.keypoints[keep], pixels]).astype(np.float32),
-        covariances=np.concatenate(
-            [features.covariances[keep], np.tile(typical, (len(pixels), 1, 1))]
-        ).astype(np.float32),
-        scores=np.concatenate([features.scores[keep], scores]).astype(np.float32),
-        descriptors=torch.cat([features.descriptors[kept], describe(features.response, pixels)]),
-        channels=torch.cat([features.channels[kept], channels]),
+        keypoints=np.concatenate([features.keypoints, pixels]),
+        covariances=np.concatenate([features.covariances, typical]),
+        scores=np.concatenate([features.scores, scores]),
+        descriptors=torch.cat([features.descriptors, describe(features.response, pixels)]),
+        channels=torch.cat([features.channels, channels]),
     )
-    row_of = np.where(keep, np.cumsum(keep) - 1, -1)
-    return joined, np.concatenate([tracks[keep], names]), row_of

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +32,25 @@ class Links:
     tracked: NDArray[np.bool_]
     mutual: NDArray[np.bool_]
 
-    def select(self, rows: NDArray[np.bool_]) -> Links:
-        """The links of `rows`."""
-        return Links(self.matches.select(rows), self.tracked[rows], self.mutual[rows])
+    def restrict(
+        self, rows: NDArray[np.int64], tracks: NDArray[np.int64], inlier: NDArray[np.bool_]
+    ) -> tuple[Links, NDArray[np.bool_]]:
+        """Links of the keypoints `rows`, renumbered, without those that only a lost track made.
+
+        Parameters
+        ----------
+        rows
+            Sorted rows of the frame that stay.
+        tracks
+            ``(N,)`` tracks of the frame before the restriction, 0 for none.
+        inlier
+            ``(L,)`` carried along.
+        """
+        index = self.matches.index
+        kept = (self.mutual | (tracks[index] > 0)) & np.isin(index, rows)
+        matches = self.matches.select(kept)
+        matches = replace(matches, index=np.searchsorted(rows, matches.index))
+        return Links(matches, self.tracked[kept], self.mutual[kept]), inlier[kept]
 
 
 def link_tracks(
@@ -47,7 +64,7 @@ def link_tracks(
     A track joins its keypoint to every keyframe that has observed it. A tentative match of
     either end of such a link with something else contradicts the track and is cut.
     """
-    parts: list[tuple[NDArray[np.int64], ...]] = []
+    parts: list[tuple[NDArray[Any], ...]] = []
     for number, keyframe in enumerate(window):
         row_of = keyframe.rows_of(tracks)
         index = np.flatnonzero(row_of >= 0)

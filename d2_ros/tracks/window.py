@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -58,6 +58,19 @@ class Keyframe:
         used = self.tracks[self.tracks > 0]
         if len(np.unique(used)) != len(used):
             raise ValueError("two keypoints of one keyframe belong to the same track")
+
+    def select(self, rows: NDArray[np.int64]) -> Keyframe:
+        """The frame with the keypoints `rows` only; its edges name tracks, so they stay."""
+        chosen = torch.from_numpy(rows).to(self.descriptors.device)
+        return replace(
+            self,
+            detected=self.detected[rows],
+            pixels=self.pixels[rows],
+            covariance=self.covariance[rows],
+            descriptors=self.descriptors[chosen],
+            channels=self.channels[chosen],
+            tracks=self.tracks[rows],
+        )
 
     def rows_of(self, tracks: NDArray[np.int64]) -> NDArray[np.int64]:
         """Row of each track's keypoint, -1 where it has none (``(M,)`` -> ``(M,)``)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from d2_ros.config import RefinementConfig
-from d2_ros.refinement.frame import kernel_widths, refine_frame
+from d2_ros.refinement.frame import SIGMA_SCALE, kernel_widths, refine_frame
 
 CONFIG = RefinementConfig()
 SMALL = 0.05**2 * np.eye(2)
@@ -14,7 +14,7 @@ SMALL = 0.05**2 * np.eye(2)
 def test_one_edge_is_taken_as_it_is():
     refined = refine_frame(np.array([1]), np.array([[3.0, 4.0]]), SMALL[None], 3, CONFIG)
     np.testing.assert_allclose(refined.pixels[1], [3, 4])
-    np.testing.assert_allclose(refined.covariance[1], SMALL)
+    np.testing.assert_allclose(refined.covariance[1], SIGMA_SCALE**2 * SMALL)
     assert np.isnan(refined.pixels[[0, 2]]).all()
 
 
