@@ -100,7 +100,7 @@ class AlignmentConfig:
     levels: int = _param(2, "Pyramid levels, each half the size of the last.", low=1, high=5)
     max_iterations: int = _param(12, "Most Gauss-Newton steps per pyramid level.", low=1, high=100)
     max_move: float = _param(
-        6.0, "Alignments that move a keypoint further are rejected.", unit="px", low=0.5, high=50.0
+        8.0, "Alignments that move a keypoint further are rejected.", unit="px", low=0.5, high=50.0
     )
     max_forward_backward: float = _param(
         0.2,

@@ -93,7 +93,8 @@ def align(
     centres
         ``(M, 2)`` patch centres in their template image, px.
     starts
-        Places to start from; of each match the one that looks most alike is taken.
+        Places to start from, the keypoint's own first; of each match the one that looks most
+        alike is taken.
     config
         Patch size, iterations and gates.
     """
@@ -108,7 +109,7 @@ def align(
         patches = _cut(templates, which, centre, level, config.patch_radius)
         fit = _track(patches, target[level], fit, level, config.max_iterations)
     back = _way_back(templates, target, which, centre, fit, config)
-    move = (fit.pixels - begin.pixels).norm(dim=1)
+    move = (fit.pixels - _tensor(starts[0].pixels, device)).norm(dim=1)
     sigma = _largest_sigma(fit.covariance)
     accepted = (
         fit.valid

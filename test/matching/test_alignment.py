@@ -104,9 +104,12 @@ def test_best_of_two_starts_wins(pair):
     far = Warps(truth + 20.0, identity)
     near = Warps(truth + 1.0, identity)
     which = np.zeros(len(places), np.int64)
-    result = align(pyramids[:1], pyramids[1], which, places, [far, near], config)
-    error = np.linalg.norm(result.warps.pixels - truth, axis=1)
-    assert (error < 0.5).mean() > 0.9
+    for starts, accepted in (([far, near], 0.0), ([near, far], 1.0)):
+        result = align(pyramids[:1], pyramids[1], which, places, starts, config)
+        error = np.linalg.norm(result.warps.pixels - truth, axis=1)
+        assert (error < 0.5).mean() > 0.9
+        # The first start is the keypoint: an alignment that ends far from it is another's.
+        assert abs(result.accepted.mean() - accepted) < 0.15
 
 
 def test_covariance_has_the_size_of_the_error(pair):
