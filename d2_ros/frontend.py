@@ -115,7 +115,7 @@ class FrontEnd:
         frame, scores = frame.select(rows), features.scores[rows]
         watch.lap("verification")
 
-        refined = frame.tracks > 0
+        refined = np.any(frame.pixels != frame.detected, axis=1)
         solved, shown = None, window
         if is_keyframe(window, stamp, frame.pixels, frame.tracks, camera, config.window):
             frame = self._start_tracks(frame)

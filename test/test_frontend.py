@@ -95,6 +95,15 @@ def test_keyframes_publish_the_window_and_only_they(results, config):
     assert len(keyframes) > config.window.size  # the window has moved on
 
 
+def test_refined_flag_says_whether_the_position_was_moved(results):
+    for before, after in itertools.pairwise(results):
+        rows = after.features
+        still = (rows["u"] == rows["u_detected"]) & (rows["v"] == rows["v_detected"])
+        np.testing.assert_array_equal(rows["refined"] == 0, still)
+        again = np.isin(rows["track_id"], before.features["track_id"]) & (rows["track_id"] > 0)
+        assert (rows["refined"][again] == 1).all()
+
+
 def test_roots_stay_where_they_were_published(results):
     """A track's first observation is its anchor as long as it is in the window."""
     first = {}
@@ -193,4 +202,5 @@ def test_refinement_off_publishes_detected_positions(source, config, frontend):
     for frame in list(source)[:3]:
         rows = plain.process(frame.image, frame.stamp, frame.camera).features
         np.testing.assert_array_equal(rows["u"], rows["u_detected"])
+        assert not rows["refined"].any()
     assert (rows["track_length"] > 1).sum() > 50
