@@ -1,8 +1,12 @@
-"""Where the time of a frame goes."""
+"""Where the time of a frame goes, and when time itself jumps."""
 
 from __future__ import annotations
 
 import time
+
+CLOCK_JUMP = 1_000_000_000
+"""A frame this much (ns) before the last one means that the clock was set back or that the
+recording starts over; the node and the offline replay then reset alike."""
 
 
 class Stopwatch:

@@ -22,6 +22,7 @@ from d2_ros.commands.common import (
     write_json,
 )
 from d2_ros.errors import D2RosError
+from d2_ros.timing import CLOCK_JUMP
 
 if TYPE_CHECKING:
     from typing import Any
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
 NAMESPACE = "/d2_frontend/camera/"
 CAMERA_INFO_TOPIC = "/camera/camera_info"
-
-CLOCK_JUMP = 1_000_000_000
-"""A frame this much (ns) before the last one means that the recording starts over."""
 
 
 class Processor(Protocol):

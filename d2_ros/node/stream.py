@@ -18,9 +18,7 @@ from d2_ros.node.diagnostics import CameraStatus
 from d2_ros.node.messages import read_image, stamp_of
 from d2_ros.node.outputs import Outputs
 from d2_ros.records import FrameResult
-
-CLOCK_JUMP = 1_000_000_000
-"""A frame this much (ns) before the last one means that the clock was set back."""
+from d2_ros.timing import CLOCK_JUMP
 
 CALIBRATION_PATIENCE = 2.0
 """Seconds the first image waits for a camera_info that comes a little later."""

@@ -1,5 +1,4 @@
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +7,6 @@ import pytest
 from d2_ros import records
 from d2_ros.cli import main
 from d2_ros.errors import D2RosError
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
 class Outcome(NamedTuple):
@@ -30,19 +27,6 @@ def d2_ros(monkeypatch, capsys):
         return Outcome(int(exit_.value.code or 0), captured.out, captured.err)
 
     return run
-
-
-@pytest.fixture
-def real_data():
-    """Path of a file or folder of the shared recordings; skips where it is absent."""
-
-    def find(name: str) -> Path:
-        path = DATA / name
-        if not path.exists():
-            pytest.skip(f"real recording {path} is not on this machine")
-        return path
-
-    return find
 
 
 class FakeFrontEnd:
