@@ -16,7 +16,7 @@ from d2_ros.errors import D2RosError
 from d2_ros.features.extractor import Extractor, Features
 from d2_ros.matching.alignment import predicted_sigma
 from d2_ros.matching.neighbours import Matches, match
-from d2_ros.matching.patches import Pyramid, build_pyramid, grey
+from d2_ros.matching.patches import Pyramid, build_pyramid, cut, grey
 from d2_ros.matching.verification import verify
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult
@@ -102,11 +102,10 @@ class FrontEnd:
         frame = _unrefined(features, tracks, camera, pyramid, stamp)
         if config.refinement.enabled:
             tracked = links.matches.select(links.tracked)
-            measured, edges = measure_links(
-                tracked, tracks, frame.detected, pyramid, stamp, window, pairs, config.alignment
-            )
+            measured = measure_links(tracked, frame, window, pairs, config.alignment)
             watch.lap("alignment")
-            frame = _refined(frame, tracked.index[measured], edges, config)
+            frame = replace(frame, affine=measured.affine)
+            frame = _refined(frame, tracked.index[measured.link], measured.edges, config)
             watch.lap("refinement")
         inlier = self._verify(links.matches, frame.pixels, camera, config.matching.max_error)
         frame = _without_outliers(frame, links, inlier)
@@ -163,12 +162,16 @@ class FrontEnd:
     def _start_tracks(self, frame: Keyframe) -> Keyframe:
         """Open a track at every keypoint that has none and can be aligned at all."""
         settings = self.config.alignment
-        sigma = predicted_sigma(frame.pyramid, frame.pixels, settings.patch_radius)
-        fresh = np.flatnonzero((frame.tracks == 0) & (sigma <= settings.max_sigma))
-        tracks = frame.tracks.copy()
+        patches = cut(frame.pyramid, frame.pixels, settings.patch_radius)
+        textured = predicted_sigma(patches[0]) <= settings.max_sigma
+        fresh = np.flatnonzero((frame.tracks == 0) & textured)
+        tracks, affine = frame.tracks.copy(), frame.affine.copy()
         tracks[fresh] = self._next_track + np.arange(len(fresh))
+        affine[fresh] = np.eye(2)
         self._next_track += len(fresh)
-        return replace(frame, tracks=tracks)
+        return replace(
+            frame, tracks=tracks, affine=affine, anchors=frame.pixels, patches=patches
+        )
 
     def _count(self, tracks: NDArray[np.int64]) -> None:
         for track in tracks.tolist():
@@ -238,6 +241,8 @@ def _unrefined(
         channels=features.channels,
         tracks=tracks,
         edges=no_edges(),
+        affine=np.tile(np.eye(2), (len(detected), 1, 1)),
+        anchors=detected,
     )
 
 

@@ -16,17 +16,24 @@ from numpy.typing import NDArray
 
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching.patches import (
-    SMOOTHING_ENERGY,
+    Disc,
+    Patches,
     Pyramid,
+    disc,
     inside,
-    patch_grid,
-    sample,
-    smooth_patches,
+    grid_scale,
+    moments,
+    normal_equations,
+    sample_grid,
 )
 
 _MIN_VALID = 0.6  # share of a patch's weight that must lie inside both images
-_DAMPING = 1e-3
 _CONVERGED = 0.01  # px of the level
+_REPACK = 0.7  # a batch is packed anew when fewer than this share of it still moves
+_MAX_STEP = 3.0  # px of the level
+_BACK_STEPS = 2
+_ROBUST_STEPS = 2
+_ROBUST = 2.0  # width of the kernel inside a patch, in standard deviations of its residual
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,10 @@ class Warps:
         if self.pixels.shape != (len(self.affine), 2) or self.affine.shape[1:] != (2, 2):
             raise ValueError("pixels must be (M, 2) and affine (M, 2, 2)")
 
+    def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Warps:
+        """The warps of `rows`."""
+        return Warps(self.pixels[rows], self.affine[rows])
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -61,110 +72,112 @@ class Alignment:
         ``(M, 2, 2)`` float64, px^2 of the frame: of ``warps.pixels`` relative to the template.
     correlation
         ``(M,)`` zero-normalised cross-correlation of the aligned patches, -1 to 1.
-    forward_backward
-        ``(M,)`` px of the template: distance from the start after the way back.
-    accepted
-        ``(M,)`` bool: passed every gate.
+    valid
+        ``(M,)`` bool: the patch lies in the image and kept its shape.
     """
 
     warps: Warps
     covariance: NDArray[np.float64]
     correlation: NDArray[np.float64]
-    forward_backward: NDArray[np.float64]
-    accepted: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
 
 
 def align(
-    templates: Sequence[Pyramid],
+    templates: Sequence[Patches],
     target: Pyramid,
-    template_of: NDArray[np.int64],
-    centres: NDArray[np.float64],
     starts: Sequence[Warps],
     config: AlignmentConfig,
 ) -> Alignment:
-    """Align patches of the template images in the target image.
+    """Align template patches in the target image.
 
     Parameters
     ----------
-    templates, target
-        Pyramids on one device.
-    template_of
-        ``(M,)`` index into `templates`.
-    centres
-        ``(M, 2)`` patch centres in their template image, px.
+    templates
+        Of each level from 0 on, M patches; as many levels as are to be searched.
+    target
+        Pyramid of the image to look in.
     starts
-        Places to start from, the keypoint's own first; of each match the one that looks most
-        alike is taken.
+        Places to start from; of each match the one that looks most alike is taken.
     config
-        Patch size, iterations and gates.
+        Iterations.
     """
-    device = target[0].device
-    which = torch.from_numpy(np.ascontiguousarray(template_of, np.int64)).to(device)
-    centre = _tensor(centres, device)
-    top = min(config.levels, *(len(pyramid) for pyramid in (target, *templates))) - 1
-    patches = _cut(templates, which, centre, top, config.patch_radius)
-    begin = _best_start(patches, target[top], starts, top)
-    fit = _track(patches, target[top], begin, top, config.max_iterations)
-    for level in reversed(range(top)):
-        patches = _cut(templates, which, centre, level, config.patch_radius)
-        fit = _track(patches, target[level], fit, level, config.max_iterations)
-    back = _way_back(templates, target, which, centre, fit, config)
-    move = (fit.pixels - _tensor(starts[0].pixels, device)).norm(dim=1)
-    sigma = _largest_sigma(fit.covariance)
-    accepted = (
-        fit.valid
+    shape = disc(config.patch_radius, target[0].device)
+    top = min(len(templates), len(target)) - 1
+    pixels, affine = _best_start(templates[top], target[top], starts, top, shape)
+    for level in reversed(range(top + 1)):
+        pixels, affine = _track(
+            templates[level], target[level], pixels, affine, level, shape, config.max_iterations
+        )
+    for _ in range(_ROBUST_STEPS):
+        pixels, affine = _robust_step(templates[0], target[0], pixels, affine, shape)
+    return _conclude(templates[0], target[0], pixels, affine, shape)
+
+
+def accept(found: Alignment, origin: NDArray[np.float64], config: AlignmentConfig) -> NDArray[np.bool_]:
+    """Alignments that pass every gate but the way back, ``(M,)``.
+
+    Parameters
+    ----------
+    origin
+        ``(M, 2)`` keypoints, from which an alignment must not stray.
+    """
+    move = np.linalg.norm(found.warps.pixels - origin, axis=1)
+    sigma = largest_sigma(found.covariance)
+    return (
+        found.valid
         & (move <= config.max_move)
-        & (back <= config.max_forward_backward)
-        & (fit.correlation >= config.min_correlation)
+        & (found.correlation >= config.min_correlation)
         & (sigma <= config.max_sigma)
     )
-    return Alignment(
-        Warps(_array(fit.pixels), _array(fit.affine)),
-        _array(fit.covariance),
-        _array(fit.correlation),
-        _array(back),
-        accepted.cpu().numpy(),
-    )
 
 
-def predicted_sigma(
-    pyramid: Pyramid, centres: NDArray[np.float64], radius: int, noise: float = 2.0
+def way_back(
+    patches: Patches,
+    centres: NDArray[np.float64],
+    found: Warps,
+    target: Pyramid,
+    origin: NDArray[np.float64],
+    config: AlignmentConfig,
 ) -> NDArray[np.float64]:
+    """Distance from the template's centre after aligning the other way, ``(M,)``, px.
+
+    Parameters
+    ----------
+    patches, centres
+        M patches of the frame, cut at ``(M, 2)`` places near those that were found.
+    found
+        The alignments to be tested, template -> frame.
+    target, origin
+        The template's image, and ``(M, 2)`` where its patches have their centres.
+    """
+    device = target[0].device
+    inverse = np.linalg.inv(found.affine)
+    begin = origin + np.einsum("mij,mj->mi", inverse, centres - found.pixels)
+    shape = disc(config.patch_radius, device)
+    pixels, affine = _tensor(begin, device), _tensor(inverse, device)
+    for _ in range(_BACK_STEPS):
+        residual, _ = _residual(patches, target[0], pixels, affine, shape)
+        pixels, affine, _ = _compose(pixels, affine, _product(patches.influence, residual))
+    return np.linalg.norm(_array(pixels) - begin, axis=1)
+
+
+def largest_sigma(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard deviation along the longest axis of every ellipse, ``(M, 2, 2)`` -> ``(M,)``."""
+    a, b, c = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
+    return np.sqrt((a + c) / 2 + np.sqrt((a - c) ** 2 / 4 + b**2))
+
+
+def predicted_sigma(patches: Patches, noise: float = 2.0) -> NDArray[np.float64]:
     """Largest standard deviation (px) with which a patch could be aligned to its like.
 
     The aperture problem before it happens: from the patch's own gradients and an assumed
-    `noise` of grey values. Patches without texture give infinity.
+    `noise` of grey values. Patches without texture give a very large value.
     """
-    centre = _tensor(centres, pyramid[0].device)
-    which = torch.zeros(len(centre), dtype=torch.int64, device=centre.device)
-    patches = _cut([pyramid], which, centre, 0, radius)
-    weighted = patches.jacobian[:, :, :2] * patches.weight[:, :, None]
-    hessian = weighted.transpose(1, 2) @ patches.jacobian[:, :, :2]
+    hessian = (patches.gradient * patches.weight[:, None]) @ patches.gradient.transpose(1, 2)
     trace = hessian.diagonal(dim1=1, dim2=2).sum(1)
     smallest = trace / 2 - (trace**2 / 4 - torch.linalg.det(hessian)).clamp(min=0).sqrt()
     # The Jacobian is of normalised grey values: scale the noise alike.
     return _array(noise / patches.spread / smallest.clamp(min=1e-12).sqrt())
-
-
-@dataclass(frozen=True)
-class _Patches:
-    values: torch.Tensor  # (M, P), zero mean, unit weighted variance
-    jacobian: torch.Tensor  # (M, P, 8): 6 of the warp, gain, bias
-    weight: torch.Tensor  # (M, P)
-    spread: torch.Tensor  # (M,) grey values per unit of `values`
-
-
-@dataclass(frozen=True)
-class _Start:
-    pixels: torch.Tensor
-    affine: torch.Tensor
-
-
-@dataclass(frozen=True)
-class _Fit(_Start):
-    covariance: torch.Tensor
-    correlation: torch.Tensor
-    valid: torch.Tensor
 
 
 def _tensor(values: NDArray[np.float64], device: torch.device) -> torch.Tensor:
@@ -175,171 +188,129 @@ def _array(values: torch.Tensor) -> NDArray[np.float64]:
     return values.double().cpu().numpy()
 
 
-def _window(grid: torch.Tensor, radius: int) -> torch.Tensor:
-    """Gaussian weights: the centre counts most, the corners a fiftieth."""
-    return torch.exp(-(grid**2).sum(1) / (2 * (0.5 * radius) ** 2))
-
-
-def _cut(
-    templates: Sequence[Pyramid], which: torch.Tensor, centre: torch.Tensor, level: int, radius: int
-) -> _Patches:
-    """Sample template patches with their gradients at one pyramid level."""
-    grid = patch_grid(radius + 1, centre.device)
-    side = 2 * radius + 3
-    values = torch.empty(len(centre), side, side, device=centre.device)
-    weight = torch.empty(len(centre), (side - 2) ** 2, device=centre.device)
-    inner = patch_grid(radius, centre.device)
-    for index, pyramid in enumerate(templates):
-        rows = which == index
-        middle = centre[rows, None] / 2**level
-        values[rows] = sample(pyramid[level], middle + grid)[:, 0].view(-1, side, side)
-        weight[rows] = inside(pyramid[level], middle + inner).float()
-    weight *= _window(inner, radius)
-    dx = (values[:, 1:-1, 2:] - values[:, 1:-1, :-2]).flatten(1) / 2
-    dy = (values[:, 2:, 1:-1] - values[:, :-2, 1:-1]).flatten(1) / 2
-    core = values[:, 1:-1, 1:-1].flatten(1)
-    mean, spread = _moments(core, weight)
-    core = (core - mean[:, None]) / spread[:, None]
-    dx, dy = dx / spread[:, None], dy / spread[:, None]
-    x, y = inner[:, 0], inner[:, 1]
-    ones = torch.ones_like(core)
-    jacobian = torch.stack([dx, dy, dx * x, dx * y, dy * x, dy * y, core, ones], 2)
-    return _Patches(core, jacobian, weight, spread)
-
-
-def _moments(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    total = weight.sum(1).clamp(min=1e-6)
-    mean = (weight * values).sum(1) / total
-    variance = (weight * (values - mean[:, None]) ** 2).sum(1) / total
-    return mean, variance.sqrt().clamp(min=1e-3)
-
-
 def _best_start(
-    patches: _Patches, image: torch.Tensor, starts: Sequence[Warps], level: int
-) -> _Start:
+    patches: Patches, image: torch.Tensor, starts: Sequence[Warps], level: int, shape: Disc
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Of several starts of each match, the one with the smallest residual."""
-    fits = [
-        _Start(_tensor(w.pixels, image.device), _tensor(w.affine, image.device)) for w in starts
-    ]
-    if len(fits) == 1:
-        return fits[0]
-    grid = patch_grid((int(patches.values.shape[1] ** 0.5) - 1) // 2, image.device)
+    pixels = torch.stack([_tensor(start.pixels, image.device) for start in starts])
+    affine = torch.stack([_tensor(start.affine, image.device) for start in starts])
+    if len(starts) == 1:
+        return pixels[0], affine[0]
     energies = []
-    for fit in fits:
-        residual, weight, _ = _residual(patches, image, fit.pixels / 2**level, fit.affine, grid)
+    for place, shear in zip(pixels, affine, strict=True):
+        residual, weight = _residual(patches, image, place / 2**level, shear, shape)
         energies.append((weight * residual**2).sum(1) / weight.sum(1).clamp(min=1e-6))
     best = torch.stack(energies).argmin(0)
     rows = torch.arange(len(best), device=image.device)
-    pixels = torch.stack([fit.pixels for fit in fits])[best, rows]
-    affine = torch.stack([fit.affine for fit in fits])[best, rows]
-    return _Start(pixels, affine)
+    return pixels[best, rows], affine[best, rows]
 
 
 def _track(
-    patches: _Patches, image: torch.Tensor, start: _Start, level: int, iterations: int
-) -> _Fit:
+    patches: Patches,
+    image: torch.Tensor,
+    pixels: torch.Tensor,
+    affine: torch.Tensor,
+    level: int,
+    shape: Disc,
+    iterations: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Gauss-Newton on one level; patches that have converged drop out of the batch."""
-    radius = (int(patches.values.shape[1] ** 0.5) - 1) // 2
-    grid = patch_grid(radius, image.device)
-    pixels, affine = start.pixels / 2**level, start.affine.clone()
+    pixels, affine = pixels / 2**level, affine.clone()
     active = torch.arange(len(pixels), device=image.device)
+    place, shear = pixels, affine
     for _ in range(iterations):
-        if len(active) == 0:
-            break
-        part = _select(patches, active)
-        residual, weight, _ = _residual(part, image, pixels[active], affine[active], grid)
-        hessian, gradient = _normal_equations(part.jacobian, weight, residual)
-        step = torch.linalg.solve(hessian, gradient)
-        inverse = _inverse2(torch.eye(2, device=image.device) + step[:, 2:6].view(-1, 2, 2))
-        affine[active] = affine[active] @ inverse
-        move = (affine[active] @ step[:, :2, None])[:, :, 0]
-        pixels[active] -= move.clamp(-3, 3)
-        active = active[move.norm(dim=1) > _CONVERGED]
-    residual, weight, share = _residual(patches, image, pixels, affine, grid)
-    covariance, correlation = _statistics(patches, residual, weight, affine)
-    determinant = torch.linalg.det(affine)
+        residual, _ = _residual(patches, image, place, shear, shape)
+        place, shear, move = _compose(place, shear, _product(patches.influence, residual))
+        going = torch.nonzero(move > _CONVERGED)[:, 0]
+        if len(going) < _REPACK * len(active):
+            pixels[active], affine[active] = place, shear
+            if len(going) == 0:
+                return pixels * 2**level, affine
+            active, patches, place, shear = (
+                active[going], patches.select(going), place[going], shear[going]
+            )  # fmt: skip
+    pixels[active], affine[active] = place, shear
+    return pixels * 2**level, affine
+
+
+def _product(influence: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+    return (influence @ residual[:, :, None])[:, :, 0]
+
+
+def _robust_step(
+    patches: Patches,
+    image: torch.Tensor,
+    pixels: torch.Tensor,
+    affine: torch.Tensor,
+    shape: Disc,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One step in which pixels that disagree, as of another surface, count less."""
+    residual, weight = _residual(patches, image, pixels, affine, shape)
+    weight = _robust(residual, weight)
+    weighted, inverse = normal_equations(patches.values, patches.gradient, weight, shape)
+    step = _product(inverse[:, :6], _product(weighted, residual))
+    return _compose(pixels, affine, step)[:2]
+
+
+def _robust(residual: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Cauchy weights times `weight`."""
+    energy = (weight * residual**2).sum(1) / weight.sum(1).clamp(min=1e-6)
+    width = (_ROBUST**2 * energy).clamp(min=1e-4)
+    return weight / (1 + residual**2 / width[:, None])
+
+
+def _compose(
+    pixels: torch.Tensor, affine: torch.Tensor, step: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Undo a step of the template's warp: new warps, and how far they moved."""
+    inverse = _inverse2(torch.eye(2, device=step.device) + step[:, 2:6].view(-1, 2, 2))
+    affine = affine @ inverse
+    move = (affine @ step[:, :2, None])[:, :, 0].clamp(-_MAX_STEP, _MAX_STEP)
+    return pixels - move, affine, move.norm(dim=1)
+
+
+def _residual(
+    patches: Patches,
+    image: torch.Tensor,
+    pixels: torch.Tensor,
+    affine: torch.Tensor,
+    shape: Disc,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised frame patch minus template, and its weights (0 outside the image)."""
+    # One matrix product places all pixels of all patches, axis by axis.
+    scale = grid_scale(image)
+    warp = torch.cat([(pixels * scale - 1)[:, :, None], affine * scale[:, None]], 2)
+    places = (warp.view(-1, 3) @ shape.homogeneous).view(len(warp), 2, -1)
+    values = sample_grid(image, places.transpose(1, 2))
+    weight = patches.weight * (places.abs().amax(1) <= 1)
+    mean, spread = moments(values, weight)
+    return (values - mean[:, None]) / spread[:, None] - patches.values, weight
+
+
+def _conclude(
+    patches: Patches, image: torch.Tensor, pixels: torch.Tensor, affine: torch.Tensor, shape: Disc
+) -> Alignment:
+    residual, weight = _residual(patches, image, pixels, affine, shape)
+    total = weight.sum(1).clamp(min=1e-6)
+    warped = residual + patches.values  # both have zero mean, and unit variance unless flat
+    correlation = (weight * warped * patches.values).sum(1) / total
+    energy = (weight * residual**2).sum(1) / total
+    influence = patches.influence[:, :2]
+    spread = influence @ influence.transpose(1, 2) * (energy * patches.correlation)[:, None, None]
+    determinant = affine[:, 0, 0] * affine[:, 1, 1] - affine[:, 0, 1] * affine[:, 1, 0]
     valid = (
-        (share >= _MIN_VALID)
+        (total >= _MIN_VALID * shape.window.sum())
         & (determinant > 0.1)
         & (determinant < 10)
         & inside(image, pixels)
         & torch.isfinite(pixels).all(1)
     )
-    return _Fit(pixels * 2**level, affine, covariance * 4**level, correlation, valid)
-
-
-def _select(patches: _Patches, rows: torch.Tensor) -> _Patches:
-    if len(rows) == len(patches.values):
-        return patches
-    return _Patches(
-        patches.values[rows], patches.jacobian[rows], patches.weight[rows], patches.spread[rows]
+    return Alignment(
+        Warps(_array(pixels), _array(affine)),
+        _array(affine @ spread @ affine.transpose(1, 2)),
+        _array(correlation),
+        valid.cpu().numpy(),
     )
-
-
-def _residual(
-    patches: _Patches,
-    image: torch.Tensor,
-    pixels: torch.Tensor,
-    affine: torch.Tensor,
-    grid: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Normalised frame patch minus template, its weights, and the share of weight inside."""
-    points = pixels[:, None] + grid @ affine.transpose(1, 2)
-    values = sample(image, points)[:, 0]
-    weight = patches.weight * inside(image, points)
-    mean, spread = _moments(values, weight)
-    share = weight.sum(1) / _window(grid, (int(len(grid) ** 0.5) - 1) // 2).sum()
-    return (values - mean[:, None]) / spread[:, None] - patches.values, weight, share
-
-
-def _normal_equations(
-    jacobian: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    weighted = jacobian * weight[:, :, None]
-    hessian = weighted.transpose(1, 2) @ jacobian
-    diagonal = hessian.diagonal(dim1=1, dim2=2)
-    hessian = hessian + torch.diag_embed(_DAMPING * diagonal + 1e-6)
-    return hessian, (weighted.transpose(1, 2) @ residual[:, :, None])[:, :, 0]
-
-
-def _statistics(
-    patches: _Patches, residual: torch.Tensor, weight: torch.Tensor, affine: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Covariance of the position in the frame, and the patches' correlation."""
-    total = weight.sum(1).clamp(min=1e-6)
-    energy = (weight * residual**2).sum(1) / total
-    warped = residual + patches.values  # both have zero mean, and unit variance unless flat
-    correlation = (weight * warped * patches.values).sum(1) / total
-    hessian, _ = _normal_equations(patches.jacobian, weight, residual)
-    weighted = (patches.jacobian * weight[:, :, None]).transpose(1, 2)
-    influence = torch.linalg.solve(hessian, weighted)[:, :2]  # of each residual on the place
-    # Smoothed images have correlated noise: what a raw pixel's noise does to the place is
-    # the smoothed influence, and the raw variance is the smoothed one over the kernel's energy.
-    spread = smooth_patches(influence)
-    covariance = spread @ spread.transpose(1, 2) * (energy / SMOOTHING_ENERGY)[:, None, None]
-    return affine @ covariance @ affine.transpose(1, 2), correlation
-
-
-def _way_back(
-    templates: Sequence[Pyramid],
-    target: Pyramid,
-    which: torch.Tensor,
-    centre: torch.Tensor,
-    fit: _Fit,
-    config: AlignmentConfig,
-) -> torch.Tensor:
-    """Distance from the template's centre after aligning the other way."""
-    none = torch.zeros_like(which)
-    patches = _cut([target], none, fit.pixels, 0, config.patch_radius)
-    inverse = _inverse2(fit.affine)
-    distance = torch.full((len(which),), torch.inf, device=centre.device)
-    for index, pyramid in enumerate(templates):
-        rows = torch.nonzero(which == index)[:, 0]
-        if len(rows):
-            start = _Start(centre[rows], inverse[rows])
-            back = _track(_select(patches, rows), pyramid[0], start, 0, 4)
-            distance[rows] = (back.pixels - centre[rows]).norm(dim=1)
-    return distance
 
 
 def _inverse2(matrix: torch.Tensor) -> torch.Tensor:
@@ -348,8 +319,3 @@ def _inverse2(matrix: torch.Tensor) -> torch.Tensor:
     determinant = a * d - b * c
     determinant = torch.where(determinant.abs() < 1e-6, 1e-6, determinant)
     return torch.stack([d, -b, -c, a], 1).view(-1, 2, 2) / determinant[:, None, None]
-
-
-def _largest_sigma(covariance: torch.Tensor) -> torch.Tensor:
-    a, b, c = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
-    return ((a + c) / 2 + ((a - c) ** 2 / 4 + b**2).sqrt()).sqrt()

@@ -1,6 +1,10 @@
-"""Image pyramids and patches sampled from them at sub-pixel places."""
+"""Image pyramids, and the patches that are cut from them once and aligned many times."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -13,6 +17,10 @@ Pyramid = tuple[torch.Tensor, ...]
 _BINOMIAL = (0.25, 0.5, 0.25)
 SMOOTHING_ENERGY = sum(weight**2 for weight in _BINOMIAL) ** 2
 """Variance of white noise after the smoothing of :func:`build_pyramid`, per unit."""
+
+_WINDOW_SIGMA = 0.5  # of the Gaussian window, in patch radii
+_MIN_SPREAD = 1e-3  # grey values: a patch flatter than this has no texture at all
+_DAMPING = 1e-3
 
 
 def grey(image: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
@@ -44,14 +52,41 @@ def _separable(image: torch.Tensor, kernel: torch.Tensor, stride: int) -> torch.
     return torch.nn.functional.conv2d(rows, kernel.view(1, 1, -1, 1), stride=(stride, 1))
 
 
-def smooth_patches(values: torch.Tensor) -> torch.Tensor:
-    """Apply the smoothing of :func:`build_pyramid` to square patches ``(M, C, P)``."""
-    side = int(values.shape[2] ** 0.5)
-    kernel = torch.tensor(_BINOMIAL, device=values.device)
-    images = values.reshape(-1, 1, side, side)
-    images = torch.nn.functional.conv2d(images, kernel.view(1, 1, 1, -1), padding=(0, 2))
-    images = torch.nn.functional.conv2d(images, kernel.view(1, 1, -1, 1), padding=(2, 0))
-    return images.reshape(*values.shape[:2], -1)
+@dataclass(frozen=True)
+class Disc:
+    """The pixels of a round patch: those within ``radius + 1/2`` of its centre.
+
+    Attributes
+    ----------
+    radius
+        px.
+    offsets
+        ``(P, 2)`` float32 (dx, dy) from the centre, px.
+    homogeneous
+        ``(3, P)`` rows 1, dx, dy.
+    window
+        ``(P,)`` Gaussian weights: the rim counts an eighth of the centre.
+    cells
+        ``(P,)`` place of each pixel in the square patch, rows first.
+    """
+
+    radius: int
+    offsets: torch.Tensor
+    homogeneous: torch.Tensor
+    window: torch.Tensor
+    cells: torch.Tensor
+
+
+@lru_cache(maxsize=16)
+def disc(radius: int, device: torch.device) -> Disc:
+    """The round patch of that radius."""
+    grid = patch_grid(radius, device)
+    squared = (grid**2).sum(1)
+    cells = torch.nonzero(squared <= (radius + 0.5) ** 2)[:, 0]
+    window = torch.exp(-squared[cells] / (2 * (_WINDOW_SIGMA * radius) ** 2))
+    offsets = grid[cells]
+    homogeneous = torch.cat([torch.ones_like(offsets[:, :1]), offsets], 1).T.contiguous()
+    return Disc(radius, offsets, homogeneous, window, cells)
 
 
 def patch_grid(radius: int, device: torch.device) -> torch.Tensor:
@@ -61,27 +96,174 @@ def patch_grid(radius: int, device: torch.device) -> torch.Tensor:
     return torch.stack([dx.flatten(), dy.flatten()], 1)
 
 
+@dataclass(frozen=True)
+class Patches:
+    """N patches of one image at one pyramid level, ready to be aligned; on the device.
+
+    Attributes
+    ----------
+    values
+        ``(N, P)`` grey values, of zero mean and unit variance under `weight`.
+    gradient
+        ``(N, 2, P)`` of `values`, per px.
+    weight
+        ``(N, P)`` Gaussian window, zero outside the image.
+    influence
+        ``(N, 6, P)``: a residual times this is the Gauss-Newton step of the warp (shift,
+        then affine part).
+    spread
+        ``(N,)`` grey values per unit of `values`.
+    correlation
+        ``(N,)`` by how much the smoothing of the image raises the variance of a position
+        above that under white noise of the same size.
+    """
+
+    values: torch.Tensor
+    gradient: torch.Tensor
+    weight: torch.Tensor
+    influence: torch.Tensor
+    spread: torch.Tensor
+    correlation: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def select(self, rows: torch.Tensor) -> Patches:
+        """The patches of `rows`."""
+        return Patches(*(column[rows] for column in vars(self).values()))
+
+
+def gather(parts: Sequence[tuple[Patches, torch.Tensor]]) -> Patches:
+    """The patches of some rows of several images, in order."""
+    columns = zip(*(vars(patches.select(rows)).values() for patches, rows in parts), strict=True)
+    return Patches(*(torch.cat(column) for column in columns))
+
+
+def cut(pyramid: Pyramid, centres: NDArray[np.float64], radius: int) -> tuple[Patches, ...]:
+    """Cut patches around places of an image, at every level of its pyramid.
+
+    Parameters
+    ----------
+    pyramid
+        Of the image.
+    centres
+        ``(N, 2)`` px; patches that reach over the border weigh nothing there.
+    radius
+        Of the patch, px of each level.
+    """
+    centre = torch.from_numpy(np.ascontiguousarray(centres, np.float32)).to(pyramid[0].device)
+    return tuple(_cut(image, centre / 2**level, radius) for level, image in enumerate(pyramid))
+
+
+def _cut(image: torch.Tensor, centre: torch.Tensor, radius: int) -> Patches:
+    shape = disc(radius, image.device)
+    side = 2 * radius + 3
+    square = sample(image, (centre[:, None] + patch_grid(radius + 1, image.device)))
+    square = square.view(-1, side, side)
+    dx = ((square[:, 1:-1, 2:] - square[:, 1:-1, :-2]) / 2).flatten(1)[:, shape.cells]
+    dy = ((square[:, 2:, 1:-1] - square[:, :-2, 1:-1]) / 2).flatten(1)[:, shape.cells]
+    core = square[:, 1:-1, 1:-1].flatten(1)[:, shape.cells]
+    weight = shape.window * inside(image, centre[:, None] + shape.offsets)
+    mean, spread = moments(core, weight)
+    core = (core - mean[:, None]) / spread[:, None]
+    gradient = torch.stack([dx, dy], 1) / spread[:, None, None]
+    weighted, inverse = normal_equations(core, gradient, weight, shape)
+    influence = inverse[:, :6] @ weighted
+    correlation = _noise_correlation(influence[:, :2], shape)
+    return Patches(core, gradient, weight, influence, spread, correlation)
+
+
+def normal_equations(
+    values: torch.Tensor, gradient: torch.Tensor, weight: torch.Tensor, shape: Disc
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least squares of a residual over shift, affine part, gain and bias.
+
+    Parameters
+    ----------
+    values, gradient, weight
+        ``(M, P)``, ``(M, 2, P)`` and ``(M, P)``, as in :class:`Patches`.
+    shape
+        The places of the P pixels.
+
+    Returns
+    -------
+    weighted
+        ``(M, 8, P)`` transposed Jacobian times weights.
+    inverse
+        ``(M, 8, 8)`` of the (slightly damped) Hessian.
+    """
+    dx, dy = gradient.unbind(1)
+    x, y = shape.offsets.T
+    rows = [dx, dy, dx * x, dx * y, dy * x, dy * y, values, torch.ones_like(values)]
+    jacobian = torch.stack(rows, 1)
+    weighted = jacobian * weight[:, None]
+    hessian = weighted @ jacobian.transpose(1, 2)
+    diagonal = hessian.diagonal(dim1=1, dim2=2)
+    return weighted, torch.linalg.inv(hessian + torch.diag_embed(_DAMPING * diagonal + 1e-6))
+
+
+def _noise_correlation(influence: torch.Tensor, shape: Disc) -> torch.Tensor:
+    # Smoothed images have correlated noise: what a raw pixel's noise does to the place is the
+    # smoothed influence, and the raw variance is the smoothed one over the kernel's energy.
+    square = influence.new_zeros(*influence.shape[:2], (2 * shape.radius + 1) ** 2)
+    square[:, :, shape.cells] = influence
+    smooth = smooth_patches(square)
+    return (smooth**2).sum((1, 2)) / (influence**2).sum((1, 2)).clamp(min=1e-12) / SMOOTHING_ENERGY
+
+
+def moments(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted mean and standard deviation of every row, ``(M,)`` each."""
+    total = weight.sum(1).clamp(min=1e-6)
+    mean = (weight * values).sum(1) / total
+    variance = (weight * (values - mean[:, None]) ** 2).sum(1) / total
+    return mean, variance.sqrt().clamp(min=_MIN_SPREAD)
+
+
+def smooth_patches(values: torch.Tensor) -> torch.Tensor:
+    """Apply the smoothing of :func:`build_pyramid` to square patches ``(M, C, P)``."""
+    side = int(values.shape[2] ** 0.5)
+    edge, middle, _ = _BINOMIAL
+    images = torch.nn.functional.pad(values.unflatten(2, (side, side)), (1, 1, 1, 1))
+    rows = middle * images[..., 1:-1] + edge * (images[..., 2:] + images[..., :-2])
+    both = middle * rows[..., 1:-1, :] + edge * (rows[..., 2:, :] + rows[..., :-2, :])
+    return both.flatten(2)
+
+
 def sample(image: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Bilinear values at `points`.
 
     Parameters
     ----------
     image
-        ``(1, C, h, w)``.
+        ``(1, 1, h, w)``.
     points
         ``(M, P, 2)`` pixels (u, v) of that image; outside, the border's value is taken.
 
     Returns
     -------
-    ``(M, C, P)``.
+    ``(M, P)``.
     """
+    return sample_grid(image, points * grid_scale(image) - 1)
+
+
+def grid_scale(image: torch.Tensor) -> torch.Tensor:
+    """``(2,)`` that takes pixels to the coordinates of :func:`sample_grid`, less one."""
     height, width = image.shape[2:]
-    size = torch.tensor([width - 1, height - 1], dtype=torch.float32, device=image.device)
-    grid = points * (2 / size) - 1
+    return torch.tensor([2 / (width - 1), 2 / (height - 1)], device=image.device)
+
+
+def sample_grid(image: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Like :func:`sample`, at places from -1 (first pixel) to 1 (last pixel)."""
+    # On the CPU this kernel is parallel over the batch only, so the points go in as halves.
+    halves = 2 if len(points) % 2 == 0 else 1
     values = torch.nn.functional.grid_sample(
-        image, grid[None], mode="bilinear", padding_mode="border", align_corners=True
+        image.expand(halves, -1, -1, -1),
+        points.unflatten(0, (halves, -1)),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
     )
-    return values[0].transpose(0, 1)
+    return values.view(points.shape[:2])
 
 
 def inside(image: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import WindowConfig
-from d2_ros.matching.patches import Pyramid
+from d2_ros.matching.patches import Patches, Pyramid
 from d2_ros.tracks.graph import Edges
 
 _MOVED = 1.0  # px: a median displacement below this is a standing camera
@@ -41,6 +41,13 @@ class Keyframe:
         ``(N,)`` int64 track ids, 0 for none; no id twice.
     edges
         Aligned matches of this frame with earlier keyframes.
+    affine
+        ``(N, 2, 2)`` float64: offsets in the track's first patch -> offsets here.
+    anchors
+        ``(N, 2)`` float64 places at which `patches` were cut: where the keypoints were when the
+        frame entered the window.
+    patches
+        Of every pyramid level, a row per keypoint; none before the frame is a keyframe.
     """
 
     stamp: int
@@ -53,6 +60,9 @@ class Keyframe:
     channels: torch.Tensor
     tracks: NDArray[np.int64]
     edges: Edges
+    affine: NDArray[np.float64]
+    anchors: NDArray[np.float64]
+    patches: tuple[Patches, ...] = ()
 
     def __post_init__(self) -> None:
         used = self.tracks[self.tracks > 0]
@@ -70,6 +80,9 @@ class Keyframe:
             descriptors=self.descriptors[chosen],
             channels=self.channels[chosen],
             tracks=self.tracks[rows],
+            affine=self.affine[rows],
+            anchors=self.anchors[rows],
+            patches=tuple(patches.select(chosen) for patches in self.patches),
         )
 
     def rows_of(self, tracks: NDArray[np.int64]) -> NDArray[np.int64]:
