@@ -98,7 +98,7 @@ class AlignmentConfig:
         8, "Half the side of the square patch: 8 is 17x17.", unit="px", low=3, high=24
     )
     levels: int = _param(2, "Pyramid levels, each half the size of the last.", low=1, high=5)
-    max_iterations: int = _param(12, "Most Gauss-Newton steps per pyramid level.", low=1, high=100)
+    max_iterations: int = _param(6, "Most Gauss-Newton steps per pyramid level.", low=1, high=100)
     max_move: float = _param(
         8.0, "Alignments that move a keypoint further are rejected.", unit="px", low=0.5, high=50.0
     )

@@ -26,7 +26,7 @@ from d2_ros.timing import Stopwatch
 from d2_ros.tracks.graph import Edges, assign_tracks, no_edges
 from d2_ros.tracks.guided import find_lost
 from d2_ros.tracks.links import Links, link_tracks
-from d2_ros.tracks.measurement import Pairs, measure_links
+from d2_ros.tracks.measurement import Pairs, measure_links, measure_remaining
 from d2_ros.tracks.window import Keyframe, is_keyframe
 
 
@@ -100,8 +100,8 @@ class FrontEnd:
         watch.lap("graph")
 
         frame = _unrefined(features, tracks, camera, pyramid, stamp)
+        tracked, measured = links.matches.select(links.tracked), None
         if config.refinement.enabled:
-            tracked = links.matches.select(links.tracked)
             measured = measure_links(tracked, frame, window, pairs, config.alignment)
             watch.lap("alignment")
             frame = replace(frame, affine=measured.affine)
@@ -109,6 +109,7 @@ class FrontEnd:
             watch.lap("refinement")
         inlier = self._verify(links.matches, frame.pixels, camera, config.matching.max_error)
         frame = _without_outliers(frame, links, inlier)
+        whole = frame
         rows = _rows_to_keep(frame.tracks, len(detected), config.features.max_keypoints)
         links, inlier = links.restrict(rows, frame.tracks, inlier)
         frame, scores = frame.select(rows), features.scores[rows]
@@ -118,6 +119,10 @@ class FrontEnd:
         solved, shown = None, window
         if is_keyframe(window, stamp, frame.pixels, frame.tracks, camera, config.window):
             frame = self._start_tracks(frame)
+            if measured is not None:
+                more = measure_remaining(tracked, whole, window, measured, config.alignment)
+                edges = more.edges
+                frame = replace(frame, edges=edges.select(np.isin(edges.track, frame.tracks)))
             window = [*window, frame][-config.window.size :]
             if config.refinement.enabled:
                 window = refine_window(window, config.refinement)

@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching.patches import (
     Disc,
+    Level,
     Patches,
     Pyramid,
     disc,
     inside,
-    grid_scale,
     moments,
     normal_equations,
     sample_grid,
 )
 
 _MIN_VALID = 0.6  # share of a patch's weight that must lie inside both images
-_CONVERGED = 0.01  # px of the level
+_CONVERGED = 0.03  # px of the level
 _REPACK = 0.7  # a batch is packed anew when fewer than this share of it still moves
 _MAX_STEP = 3.0  # px of the level
-_BACK_STEPS = 2
-_ROBUST_STEPS = 2
-_ROBUST = 2.0  # width of the kernel inside a patch, in standard deviations of its residual
+_BACK_STEPS = 1
+_ROBUST_STEPS = 1
+_ROBUST = 1.5  # width of the kernel inside a patch, in standard deviations of its residual
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,28 @@ class Alignment:
     covariance: NDArray[np.float64]
     correlation: NDArray[np.float64]
     valid: NDArray[np.bool_]
+
+    def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Alignment:
+        """The alignments of `rows`."""
+        return Alignment(
+            self.warps.select(rows),
+            self.covariance[rows],
+            self.correlation[rows],
+            self.valid[rows],
+        )
+
+
+def join_alignments(parts: Sequence[Alignment]) -> Alignment:
+    """All alignments of `parts`, in order."""
+    return Alignment(
+        Warps(
+            np.concatenate([part.warps.pixels for part in parts]),
+            np.concatenate([part.warps.affine for part in parts]),
+        ),
+        np.concatenate([part.covariance for part in parts]),
+        np.concatenate([part.correlation for part in parts]),
+        np.concatenate([part.valid for part in parts]),
+    )
 
 
 def align(
@@ -189,7 +211,7 @@ def _array(values: torch.Tensor) -> NDArray[np.float64]:
 
 
 def _best_start(
-    patches: Patches, image: torch.Tensor, starts: Sequence[Warps], level: int, shape: Disc
+    patches: Patches, image: Level, starts: Sequence[Warps], level: int, shape: Disc
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Of several starts of each match, the one with the smallest residual."""
     pixels = torch.stack([_tensor(start.pixels, image.device) for start in starts])
@@ -207,7 +229,7 @@ def _best_start(
 
 def _track(
     patches: Patches,
-    image: torch.Tensor,
+    image: Level,
     pixels: torch.Tensor,
     affine: torch.Tensor,
     level: int,
@@ -239,7 +261,7 @@ def _product(influence: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
 
 def _robust_step(
     patches: Patches,
-    image: torch.Tensor,
+    image: Level,
     pixels: torch.Tensor,
     affine: torch.Tensor,
     shape: Disc,
@@ -271,16 +293,17 @@ def _compose(
 
 def _residual(
     patches: Patches,
-    image: torch.Tensor,
+    image: Level,
     pixels: torch.Tensor,
     affine: torch.Tensor,
     shape: Disc,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalised frame patch minus template, and its weights (0 outside the image)."""
     # One matrix product places all pixels of all patches, axis by axis.
-    scale = grid_scale(image)
-    warp = torch.cat([(pixels * scale - 1)[:, :, None], affine * scale[:, None]], 2)
-    places = (warp.view(-1, 3) @ shape.homogeneous).view(len(warp), 2, -1)
+    warp = torch.cat(
+        [(pixels * image.scale + image.shift)[:, :, None], affine * image.scale[:, None]], 2
+    )
+    places = (warp.view(-1, 3) @ shape.homogeneous).view(len(warp), 2, len(shape.offsets))
     values = sample_grid(image, places.transpose(1, 2))
     weight = patches.weight * (places.abs().amax(1) <= 1)
     mean, spread = moments(values, weight)
@@ -288,7 +311,7 @@ def _residual(
 
 
 def _conclude(
-    patches: Patches, image: torch.Tensor, pixels: torch.Tensor, affine: torch.Tensor, shape: Disc
+    patches: Patches, image: Level, pixels: torch.Tensor, affine: torch.Tensor, shape: Disc
 ) -> Alignment:
     residual, weight = _residual(patches, image, pixels, affine, shape)
     total = weight.sum(1).clamp(min=1e-6)

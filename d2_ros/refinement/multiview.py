@@ -58,8 +58,8 @@ def refine_graph(
     solution = pixels.copy()
     settings = gtsam.GaussNewtonParams()
     settings.setMaxIterations(_ITERATIONS)
-    settings.setRelativeErrorTol(1e-7)
-    settings.setAbsoluteErrorTol(1e-7)
+    settings.setRelativeErrorTol(1e-4)
+    settings.setAbsoluteErrorTol(1e-3)
     for kernel in kernel_widths(config):
         cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(kernel / EDGE_FLOOR)
         graph = gtsam.NonlinearFactorGraph()

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from d2_ros.matching.patches import build_pyramid, grey, inside, patch_grid, sample, smooth_patches
+from d2_ros.matching.patches import (
+    SMOOTHING_ENERGY,
+    build_pyramid,
+    cut,
+    disc,
+    gather,
+    grey,
+    inside,
+    patch_grid,
+    sample,
+    smooth_patches,
+)
 
 CPU = torch.device("cpu")
 
@@ -18,7 +29,7 @@ def test_pyramid_pixel_p_is_p_over_two(size):
         pyramid = build_pyramid(ramp, 3, CPU)
         points = torch.tensor([[[40.0, 50.0], [61.5, 33.25]]])
         for level, image in enumerate(pyramid):
-            values = sample(image, points / 2**level)[0, 0]
+            values = sample(image, points / 2**level)[0]
             np.testing.assert_allclose(values, points[0, :, axis], atol=1e-3)
 
 
@@ -38,15 +49,56 @@ def test_patch_grid_counts_rows_first():
 
 
 def test_inside_is_between_pixel_centres():
-    image = torch.zeros(1, 1, 10, 20)
-    points = torch.tensor([[0.0, 0.0], [19.0, 9.0], [19.01, 5.0], [-0.01, 3.0]])
-    assert inside(image, points).tolist() == [True, True, False, False]
+    level = build_pyramid(np.zeros((32, 40), np.float32), 1, CPU)[0]
+    points = torch.tensor([[0.0, 0.0], [39.0, 31.0], [39.01, 5.0], [-0.01, 3.0]])
+    assert inside(level, points).tolist() == [True, True, False, False]
 
 
-def test_smoothing_patches_is_the_pyramids_smoothing():
+def test_interpolation_is_exact_between_pixels():
+    """A sine of four pixels a period, which bilinear interpolation would halve at its crests."""
+    u = np.arange(80, dtype=np.float32)
+    plane = np.tile(np.sin(u * np.pi / 2 + 0.4), (64, 1)).astype(np.float32)
+    level = build_pyramid(plane, 1, CPU)[0]
+    places = np.linspace(20, 60, 161)
+    values = sample(level, torch.tensor(np.c_[places, np.full(161, 30.3)], dtype=torch.float32)[None])
+    gain = 0.8  # what the light smoothing leaves of that sine
+    truth = gain * np.sin(places * np.pi / 2 + 0.4)
+    assert np.abs(values[0].numpy() - truth).max() < 0.08
+    bilinear = gain * np.interp(places, u, np.sin(u * np.pi / 2 + 0.4))
+    assert np.abs(bilinear - truth).max() > 0.2
+
+
+def test_smoothing_patches_spreads_noise_as_the_pyramid_does():
     rng = np.random.default_rng(0)
-    plane = np.zeros((64, 64), np.float32)
-    plane[20:31, 30:41] = rng.normal(size=(11, 11))
-    smooth = build_pyramid(plane, 1, CPU)[0][0, 0, 19:32, 29:42]
-    patch = torch.from_numpy(plane[20:31, 30:41].reshape(1, 1, -1))
-    np.testing.assert_allclose(smooth_patches(patch)[0, 0].reshape(13, 13), smooth, atol=1e-6)
+    patch = torch.from_numpy(rng.normal(size=(1, 1, 101 * 101)).astype(np.float32))
+    energy = float((smooth_patches(patch) ** 2).mean() / (patch**2).mean())
+    assert energy == pytest.approx(SMOOTHING_ENERGY, rel=0.05)
+    impulse = torch.zeros(1, 1, 25)
+    impulse[0, 0, 12] = 1
+    smooth = smooth_patches(impulse)[0, 0].reshape(5, 5)
+    assert smooth[2, 2] == pytest.approx(0.64) and smooth[1, 2] == pytest.approx(0.08)
+
+
+def test_patches_are_round_normalised_and_weightless_outside():
+    rng = np.random.default_rng(1)
+    pyramid = build_pyramid(rng.uniform(0, 255, (64, 80)).astype(np.float32), 2, CPU)
+    patches = cut(pyramid, np.array([[40.0, 30.0], [2.0, 30.0]]), 8)
+    assert len(patches) == 2
+    shape = disc(8, CPU)
+    assert float(shape.offsets.norm(dim=1).max()) <= 8.5 and len(shape.offsets) == 225
+    for level in patches:
+        mean = (level.values * level.weight).sum(1) / level.weight.sum(1)
+        variance = (level.values**2 * level.weight).sum(1) / level.weight.sum(1)
+        np.testing.assert_allclose(mean, 0, atol=1e-4)
+        np.testing.assert_allclose(variance, 1, atol=1e-4)
+    left = shape.offsets[:, 0] < -2
+    assert (patches[0].weight[1, left] == 0).all() and (patches[0].weight[0] > 0).all()
+
+
+def test_gather_takes_rows_in_order():
+    rng = np.random.default_rng(2)
+    pyramid = build_pyramid(rng.uniform(0, 255, (64, 80)).astype(np.float32), 1, CPU)
+    one = cut(pyramid, rng.uniform(20, 40, (5, 2)), 4)[0]
+    two = cut(pyramid, rng.uniform(20, 40, (5, 2)), 4)[0]
+    both = gather([(one, torch.tensor([3, 0])), (two, torch.tensor([4]))])
+    np.testing.assert_array_equal(both.values, torch.stack([one.values[3], one.values[0], two.values[4]]))

@@ -31,6 +31,8 @@ def keyframe():
             channels=torch.arange(len(tracks)),
             tracks=tracks,
             edges=no_edges(),
+            affine=np.tile(np.eye(2), (len(tracks), 1, 1)),
+            anchors=places,
         )
 
     return build
