@@ -17,10 +17,10 @@ from d2_ros.features.extractor import Extractor, Features
 from d2_ros.matching.alignment import predicted_sigma
 from d2_ros.matching.neighbours import Matches, match
 from d2_ros.matching.patches import Pyramid, build_pyramid, cut, grey
-from d2_ros.matching.verification import verify
+from d2_ros.matching.verification import Verdict, verify
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult
-from d2_ros.refinement.frame import refine_frame
+from d2_ros.refinement.frame import doubt, refine_frame
 from d2_ros.refinement.window import refine_window
 from d2_ros.timing import Stopwatch
 from d2_ros.tracks.graph import Edges, assign_tracks, no_edges
@@ -89,7 +89,7 @@ class FrontEnd:
         matches = match(features.descriptors, [keyframe.descriptors for keyframe in window])
         watch.lap("matching")
         detected = features.keypoints.astype(np.float64)
-        inlier = self._verify(matches, detected, camera, config.matching.max_detected_error)
+        inlier = self._verify(matches, detected, camera, config.matching.max_detected_error).inlier
         watch.lap("verification")
         tracks = _tracks_of(matches, inlier, window, len(detected))
         pairs = _pairs(matches, inlier, len(window))
@@ -107,8 +107,9 @@ class FrontEnd:
             frame = replace(frame, affine=measured.affine)
             frame = _refined(frame, tracked.index[measured.link], measured.edges, config)
             watch.lap("refinement")
-        inlier = self._verify(links.matches, frame.pixels, camera, config.matching.max_error)
-        frame = _without_outliers(frame, links, inlier)
+        verdict = self._verify(links.matches, frame.pixels, camera, config.matching.max_error)
+        inlier = verdict.inlier
+        frame = _without_outliers(_doubted(frame, links, verdict), links, inlier)
         whole = frame
         rows = _rows_to_keep(frame.tracks, len(detected), config.features.max_keypoints)
         links, inlier = links.restrict(rows, frame.tracks, inlier)
@@ -150,11 +151,12 @@ class FrontEnd:
         pixels: NDArray[np.float64],
         camera: Camera | None,
         max_error: float,
-    ) -> NDArray[np.bool_]:
-        inlier = np.zeros(len(matches), bool)
+    ) -> Verdict:
+        count = len(matches)
+        whole = Verdict(np.zeros(count, bool), np.full(count, np.nan), np.zeros((count, 2)))
         for number, keyframe in enumerate(self._window):
             rows = np.flatnonzero(matches.keyframe == number)
-            inlier[rows] = verify(
+            verdict = verify(
                 pixels[matches.index[rows]],
                 keyframe.pixels[matches.keyframe_index[rows]],
                 camera,
@@ -162,7 +164,9 @@ class FrontEnd:
                 max_error,
                 self.config.matching.seed,
             )
-        return inlier
+            whole.inlier[rows], whole.residual[rows] = verdict.inlier, verdict.residual
+            whole.normal[rows] = verdict.normal
+        return whole
 
     def _start_tracks(self, frame: Keyframe) -> Keyframe:
         """Open a track at every keypoint that has none and can be aligned at all."""
@@ -170,12 +174,17 @@ class FrontEnd:
         patches = cut(frame.pyramid, frame.pixels, settings.patch_radius)
         textured = predicted_sigma(patches[0]) <= settings.max_sigma
         fresh = np.flatnonzero((frame.tracks == 0) & textured)
-        tracks, affine = frame.tracks.copy(), frame.affine.copy()
+        tracks, affine, drift = frame.tracks.copy(), frame.affine.copy(), frame.drift.copy()
         tracks[fresh] = self._next_track + np.arange(len(fresh))
-        affine[fresh] = np.eye(2)
+        affine[fresh], drift[fresh] = np.eye(2), 0.0
         self._next_track += len(fresh)
         return replace(
-            frame, tracks=tracks, affine=affine, anchors=frame.pixels, patches=patches
+            frame,
+            tracks=tracks,
+            affine=affine,
+            drift=drift,
+            anchors=frame.pixels,
+            patches=patches,
         )
 
     def _count(self, tracks: NDArray[np.int64]) -> None:
@@ -246,6 +255,7 @@ def _unrefined(
         channels=features.channels,
         tracks=tracks,
         edges=no_edges(),
+        drift=np.zeros((len(detected), 2, 2)),
         affine=np.tile(np.eye(2), (len(detected), 1, 1)),
         anchors=detected,
     )
@@ -261,9 +271,19 @@ def _refined(frame: Keyframe, owner: NDArray[np.int64], edges: Edges, config: Co
         frame,
         pixels=np.where(agreed[:, None], refined.pixels, frame.pixels),
         covariance=np.where(agreed[:, None, None], refined.covariance, frame.covariance),
+        drift=np.where(agreed[:, None, None], refined.covariance, 0.0),
         tracks=np.where(agreed, frame.tracks, 0),
         edges=edges,
     )
+
+
+def _doubted(frame: Keyframe, links: Links, verdict: Verdict) -> Keyframe:
+    """Covariances of tracked keypoints scaled by what the pairs' geometry says of them."""
+    here = links.tracked
+    owner = links.matches.index[here]
+    factor = doubt(owner, verdict.residual[here], verdict.normal[here], frame.covariance)
+    scale = factor[:, None, None]
+    return replace(frame, covariance=frame.covariance * scale, drift=frame.drift * scale)
 
 
 def _without_outliers(frame: Keyframe, links: Links, inlier: NDArray[np.bool_]) -> Keyframe:

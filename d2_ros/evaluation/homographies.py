@@ -102,7 +102,7 @@ def judge_homography(
     there = np.column_stack([first, np.ones(len(first))]) @ homography.T
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.linalg.norm(there[:, :2] / there[:, 2:] - second, axis=1)
-    inlier = verify(second, first, None, None, matching.max_error, matching.seed)
+    inlier = verify(second, first, None, None, matching.max_error, matching.seed).inlier
     return HomographyResult(np.where(there[:, 2] > 0, errors, np.inf), inlier)
 
 

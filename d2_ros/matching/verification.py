@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,26 @@ _MIN_MATCHES = 8
 _PLANAR_SHARE = 0.9  # a homography that explains this share of the epipolar inliers wins
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the geometry of a pair says of its matches.
+
+    Attributes
+    ----------
+    inlier
+        ``(M,)`` bool: one rigid motion or one plane explains them; all False where too few agree.
+    residual
+        ``(M,)`` px: signed distance of the match in the frame from its epipolar line; NaN where
+        a homography was taken, or nothing, or where no line is defined.
+    normal
+        ``(M, 2)`` unit normals of these lines.
+    """
+
+    inlier: NDArray[np.bool_]
+    residual: NDArray[np.float64]
+    normal: NDArray[np.float64]
+
+
 def verify(
     pixels: NDArray[np.float64],
     keyframe_pixels: NDArray[np.float64],
@@ -19,7 +42,7 @@ def verify(
     keyframe_camera: Camera | None,
     max_error: float,
     seed: int,
-) -> NDArray[np.bool_]:
+) -> Verdict:
     """Tell the matches that one rigid motion or one plane explains.
 
     An essential matrix and a homography are estimated on bearings; the homography, which
@@ -36,14 +59,9 @@ def verify(
         Largest error of an inlier, px.
     seed
         Of the robust estimator.
-
-    Returns
-    -------
-    ``(M,)`` bool; all False where too few matches agree.
     """
-    none = np.zeros(len(pixels), bool)
     if len(pixels) < _MIN_MATCHES:
-        return none
+        return _verdict(np.zeros(len(pixels), bool))
     if camera is not None and keyframe_camera is not None:
         focal = (camera.focal + keyframe_camera.focal) / 2
         first = keyframe_camera.bearings(keyframe_pixels)[:, :2] * focal
@@ -52,17 +70,44 @@ def verify(
     else:
         first, second, calibrated = keyframe_pixels, pixels, None
     params = _usac(max_error, seed)
-    planar = _mask(cv2.findHomography, none, first, second, params)
+    planar, _ = _estimate(cv2.findHomography, first, second, params)
     if planar.mean() >= _PLANAR_SHARE:
-        return planar  # nothing is left for an epipolar geometry to explain
+        return _verdict(planar)  # nothing is left for an epipolar geometry to explain
     if calibrated is None:
-        epipolar = _mask(cv2.findFundamentalMat, none, first, second, params)
+        epipolar, fundamental = _estimate(cv2.findFundamentalMat, first, second, params)
     else:
-        epipolar = _mask(
-            cv2.findEssentialMat, none, first, second, calibrated, calibrated, None, None, params
+        epipolar, essential = _estimate(
+            cv2.findEssentialMat, first, second, calibrated, calibrated, None, None, params
         )
-    best = planar if planar.sum() >= _PLANAR_SHARE * epipolar.sum() else epipolar
-    return best if best.sum() >= _MIN_MATCHES else none
+        inverse = np.linalg.inv(calibrated)
+        fundamental = inverse @ essential @ inverse
+    if planar.sum() >= _PLANAR_SHARE * epipolar.sum():
+        return _verdict(planar)
+    return _verdict(epipolar, *_line_distances(first, second, fundamental))
+
+
+def _verdict(
+    inlier: NDArray[np.bool_],
+    residual: NDArray[np.float64] | None = None,
+    normal: NDArray[np.float64] | None = None,
+) -> Verdict:
+    count = len(inlier)
+    if inlier.sum() < _MIN_MATCHES or residual is None or normal is None:
+        residual, normal = np.full(count, np.nan), np.zeros((count, 2))
+    enough = inlier.sum() >= _MIN_MATCHES
+    return Verdict(inlier if enough else np.zeros(count, bool), residual, normal)
+
+
+def _line_distances(
+    first: NDArray[np.float64], second: NDArray[np.float64], fundamental: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Signed distances of `second` from the epipolar lines of `first`, and the lines' normals."""
+    lines = np.column_stack([first, np.ones(len(first))]) @ fundamental.T
+    length = np.linalg.norm(lines[:, :2], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        normal = lines[:, :2] / length[:, None]
+        residual = (normal * second).sum(1) + lines[:, 2] / length
+    return residual, normal
 
 
 def _usac(threshold: float, seed: int) -> cv2.UsacParams:
@@ -81,9 +126,14 @@ def _usac(threshold: float, seed: int) -> cv2.UsacParams:
     return params
 
 
-def _mask(estimate: object, none: NDArray[np.bool_], *args: object) -> NDArray[np.bool_]:
+def _estimate(
+    estimate: Any, first: NDArray[np.float64], second: NDArray[np.float64], *args: Any
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Inliers and the model; none and NaN where there is no model."""
     try:
-        _, mask = estimate(*args)  # type: ignore[operator]
+        model, mask = estimate(first, second, *args)
     except cv2.error:  # degenerate points (all alike or collinear) make some solvers throw
-        return none
-    return none if mask is None else mask.ravel().astype(bool)
+        model, mask = None, None
+    if model is None or mask is None:
+        return np.zeros(len(first), bool), np.full((3, 3), np.nan)
+    return mask.ravel().astype(bool), np.asarray(model[:3], np.float64)

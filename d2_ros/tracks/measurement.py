@@ -157,7 +157,7 @@ def _measure(
         centre=ends.pixels[rows],
         pixels=_carry(warps, ends.pixels[rows] - ends.anchors[rows]),
         affine=warps.affine,
-        covariance=found.covariance[kept],
+        covariance=found.covariance[kept] + _turned(ends.drift[rows], warps.affine),
     )
     return Measured(known.place, known.affine, tried, rows, edges)
 
@@ -169,6 +169,7 @@ class _Ends:
     pixels: NDArray[np.float64]  # (L, 2) the track's place in the keyframe
     anchors: NDArray[np.float64]  # (L, 2) where the keyframe's patch was cut
     affine: NDArray[np.float64]  # (L, 2, 2) first patch of the track -> keyframe
+    drift: NDArray[np.float64]  # (L, 2, 2) covariance of `pixels`
     keyframe: Rows  # (L,) ascending
     keyframe_index: Rows  # (L,)
     window: Sequence[Keyframe]
@@ -183,6 +184,7 @@ class _Ends:
             np.concatenate([keyframe.pixels[rows] for keyframe, rows in pairs]),
             np.concatenate([keyframe.anchors[rows] for keyframe, rows in pairs]),
             np.concatenate([keyframe.affine[rows] for keyframe, rows in pairs]),
+            np.concatenate([keyframe.drift[rows] for keyframe, rows in pairs]),
             links.keyframe,
             links.keyframe_index,
             window,
@@ -203,6 +205,10 @@ class _Ends:
 
 def _carry(warps: Warps, offset: NDArray[np.float64]) -> NDArray[np.float64]:
     return warps.pixels + np.einsum("mij,mj->mi", warps.affine, offset)
+
+
+def _turned(covariance: NDArray[np.float64], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    return affine @ covariance @ affine.transpose(0, 2, 1)
 
 
 def _newest_middle_oldest(index: Rows) -> tuple[Rows, Rows, Rows]:

@@ -41,6 +41,9 @@ class Keyframe:
         ``(N,)`` int64 track ids, 0 for none; no id twice.
     edges
         Aligned matches of this frame with earlier keyframes.
+    drift
+        ``(N, 2, 2)`` float64, px^2: covariance of `pixels` relative to the track's first
+        observation; zero for that one.
     affine
         ``(N, 2, 2)`` float64: offsets in the track's first patch -> offsets here.
     anchors
@@ -60,6 +63,7 @@ class Keyframe:
     channels: torch.Tensor
     tracks: NDArray[np.int64]
     edges: Edges
+    drift: NDArray[np.float64]
     affine: NDArray[np.float64]
     anchors: NDArray[np.float64]
     patches: tuple[Patches, ...] = ()
@@ -80,6 +84,7 @@ class Keyframe:
             descriptors=self.descriptors[chosen],
             channels=self.channels[chosen],
             tracks=self.tracks[rows],
+            drift=self.drift[rows],
             affine=self.affine[rows],
             anchors=self.anchors[rows],
             patches=tuple(patches.select(chosen) for patches in self.patches),

@@ -35,7 +35,7 @@ def scene(kind, wrong, seed=0, count=500):
 def test_keeps_inliers_and_drops_wrong_matches(kind, calibrated):
     first, second, outlier = scene(kind, wrong=0.4)
     camera = CAMERA if calibrated else None
-    inlier = verify(second, first, camera, camera, 3.0, seed=0)
+    inlier = verify(second, first, camera, camera, 3.0, seed=0).inlier
     assert inlier[~outlier].mean() > 0.9
     assert inlier[outlier].mean() < 0.06
 
@@ -44,22 +44,22 @@ def test_planes_and_rotations_leave_no_room_along_the_epipolar_line():
     """A homography fixes both coordinates; an epipolar line only one."""
     for kind in ("plane", "rotation"):
         first, second, outlier = scene(kind, wrong=0.3)
-        assert verify(second, first, CAMERA, CAMERA, 3.0, seed=0)[outlier].mean() < 0.01
+        assert verify(second, first, CAMERA, CAMERA, 3.0, seed=0).inlier[outlier].mean() < 0.01
 
 
 def test_same_seed_same_answer():
     first, second, _ = scene("depth", wrong=0.5)
-    masks = [verify(second, first, CAMERA, CAMERA, 2.0, seed=3) for _ in range(3)]
+    masks = [verify(second, first, CAMERA, CAMERA, 2.0, seed=3).inlier for _ in range(3)]
     assert all((mask == masks[0]).all() for mask in masks)
 
 
 def test_too_few_or_degenerate_matches_verify_nothing():
     first, second, _ = scene("depth", wrong=0.0, count=7)
-    assert not verify(second, first, CAMERA, CAMERA, 2.0, seed=0).any()
+    assert not verify(second, first, CAMERA, CAMERA, 2.0, seed=0).inlier.any()
     empty = np.empty((0, 2))
-    assert verify(empty, empty, None, None, 2.0, seed=0).shape == (0,)
+    assert verify(empty, empty, None, None, 2.0, seed=0).inlier.shape == (0,)
     rng = np.random.default_rng(0)
     noise = rng.uniform(0, 480, (2, 40, 2))
-    assert verify(noise[0], noise[1], CAMERA, CAMERA, 0.5, seed=0).mean() < 0.4
+    assert verify(noise[0], noise[1], CAMERA, CAMERA, 0.5, seed=0).inlier.mean() < 0.4
     same = np.full((30, 2), 100.0)
     verify(same, same, CAMERA, CAMERA, 2.0, seed=0)  # must not throw

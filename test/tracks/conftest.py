@@ -31,6 +31,7 @@ def keyframe():
             channels=torch.arange(len(tracks)),
             tracks=tracks,
             edges=no_edges(),
+            drift=np.zeros((len(tracks), 2, 2)),
             affine=np.tile(np.eye(2), (len(tracks), 1, 1)),
             anchors=places,
         )
