@@ -103,12 +103,14 @@ def measure_remaining(
     measured: Measured,
     config: AlignmentConfig,
 ) -> Measured:
-    """Measure the links that :func:`measure_links` has left out; all edges, old and new."""
-    if measured.tried.all():
+    """Measure the links that :func:`measure_links` has left out; all edges, old and new.
+
+    `frame` may have lost tracks meanwhile: their links are not measured.
+    """
+    rows = np.flatnonzero(~measured.tried & (frame.tracks[links.index] > 0))
+    if len(rows) == 0:
         return measured
-    rest = _measure(
-        links, frame, window, measured, _Ends.of(links, window), np.arange(len(links)), [], config
-    )
+    rest = _measure(links, frame, window, measured, _Ends.of(links, window), rows, [], config)
     return Measured(
         measured.place,
         measured.affine,
