@@ -101,7 +101,7 @@ class Network(nn.Module):
 
     def _block(self, x: Tensor, *names: str) -> Tensor:
         for name in names:
-            layer = self.get_submodule(name)
+            layer = getattr(self, name)
             x = layer(_continue(x, layer.dilation[0]))
             x = F.relu(x, inplace=not torch.is_grad_enabled())
         return x

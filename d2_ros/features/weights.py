@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -134,9 +134,8 @@ def import_weights(source: Path, name: str) -> WeightsFile:
             f"weights cannot be named {name!r}; take --name with letters, digits, _ . and - "
             f"other than {', '.join(SHIPPED)}"
         )
-    halves = {key: value.half().contiguous() for key, value in read_checkpoint(source).items()}
-    _check(halves, f"{source} in half precision")
-    data = save_safetensors(halves, metadata={"source": source.name})
+    notes = {**read_notes(source), "source": source.name}
+    data = pack_weights(read_checkpoint(source), notes, str(source))
     path = user_folder() / f"{name}.safetensors"
     checksum = hashlib.sha256(data).hexdigest()
     try:
@@ -146,6 +145,30 @@ def import_weights(source: Path, name: str) -> WeightsFile:
     except OSError as error:
         raise D2RosError(f"cannot write weights to {path}: {error.strerror}") from None
     return WeightsFile(name, path, checksum)
+
+
+def pack_weights(state: Mapping[str, Tensor], notes: Mapping[str, str], label: str) -> bytes:
+    """Return the content of a weights file: fp16 safetensors with `notes` inside.
+
+    Raises
+    ------
+    D2RosError
+        If `state` is not the network's, or too large for half precision; it calls it `label`.
+    """
+    halves = {key: value.detach().cpu().half().contiguous() for key, value in state.items()}
+    _check(halves, f"{label} in half precision")
+    return save_safetensors(halves, metadata=dict(notes))
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """Return what a weights file says of its origin; nothing for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:

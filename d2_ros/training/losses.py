@@ -69,7 +69,7 @@ def at(values: Tensor, cells: Tensor) -> Tensor:
     Parameters
     ----------
     values
-        ``(C, h, w)``.
+        ``(C, h, w)``, at least 2 x 2 cells.
     cells
         ``(N, 2)`` (column, row); beyond the rim the nearest place within the map counts.
 
@@ -77,13 +77,16 @@ def at(values: Tensor, cells: Tensor) -> Tensor:
     -------
     ``(N, C)``.
     """
-    height, width = values.shape[1:]
-    size = torch.tensor([width, height], dtype=values.dtype, device=values.device)
-    place = 2 * cells.to(values.dtype) / (size - 1) - 1
-    found = F.grid_sample(
-        values[None], place[None, None], padding_mode="border", align_corners=True
-    )
-    return found[0, :, 0].T
+    channels, height, width = values.shape
+    column = cells[:, 0].to(values.dtype).clamp(0, width - 1)
+    row = cells[:, 1].to(values.dtype).clamp(0, height - 1)
+    left, top = column.long().clamp(max=width - 2), row.long().clamp(max=height - 2)
+    right, down = (column - left)[:, None], (row - top)[:, None]
+    rows = values.reshape(channels, -1).T
+    corner = top * width + left
+    above = torch.lerp(rows[corner], rows[corner + 1], right)
+    below = torch.lerp(rows[corner + width], rows[corner + width + 1], right)
+    return torch.lerp(above, below, down)
 
 
 def hardest_negatives(
