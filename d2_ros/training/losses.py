@@ -24,7 +24,8 @@ class JointLoss(NamedTuple):
     Attributes
     ----------
     loss
-        Equation 13. It is exactly the margin where all descriptors are equal, or all zero.
+        Equation 13, without points that have no negative. It is exactly the margin where all
+        descriptors are equal, or all zero.
     positive, negative
         Mean squared distance of the corresponding, and of the hardest other, descriptors.
     """
@@ -150,6 +151,9 @@ def joint_loss(
         at(soft_scores(values[None]), places)[:, 0]
         for values, places in zip(responses, cells, strict=True)
     ]
-    weight = scores[0] * scores[1] + _TINY  # a dead network thus has the loss of a collapsed one
-    loss = (weight * F.relu(margin + positive - negative)).sum() / weight.sum()
+    judged = negative.isfinite()
+    positive, negative = positive[judged], negative[judged]
+    # The tiny part gives a dead network, all zero, the loss of one that has collapsed.
+    weight = (scores[0] * scores[1])[judged] + _TINY
+    loss = (weight * F.relu(margin + positive - negative)).sum() / weight.sum().clamp(min=_TINY)
     return JointLoss(loss, positive.mean().detach(), negative.mean().detach())

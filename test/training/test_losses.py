@@ -127,7 +127,7 @@ def test_gradient_reaches_scores_and_descriptors(random):
 def test_blank_images_give_the_margin_and_finite_gradients(value):
     first = torch.full((4, 8, 8), value, requires_grad=True)
     second = torch.full((4, 8, 8), value, requires_grad=True)
-    cells = torch.rand(20, 2) * 7
+    cells = torch.rand(20, 2, generator=torch.Generator().manual_seed(0)) * 7
     result = joint_loss((first.relu(), second.relu()), (cells, cells))
     assert result.loss.item() == pytest.approx(1.0, abs=1e-6)
     result.loss.backward()
@@ -145,3 +145,12 @@ def test_one_empty_cell_is_harmless(random):
     assert result.loss.isfinite()
     assert response.grad.isfinite().all()
     assert response.grad.abs().max() < 1e7
+
+
+def test_points_without_a_negative_do_not_count(random):
+    first, second = some(random, 3, 2, 9), some(random, 3, 2, 9)
+    cells = torch.tensor([[0.0, 0.0], [8.0, 0.0], [4.0, 0.0]], dtype=torch.float64)
+    within = joint_loss((first, second), (cells, cells), safe_radius=4)
+    without = joint_loss((first, second), (cells[:2], cells[:2]), safe_radius=4)
+    torch.testing.assert_close(within.loss, without.loss)
+    assert joint_loss((first, second), (cells[2:], cells[2:])).loss == 0
