@@ -84,6 +84,8 @@ def _photos(place: str, part: Part, config: TrainingConfig) -> PairSource:
     data = config.data
     if place == BUNDLED:
         load = [partial(photograph, name) for name in _BUNDLED_PHOTOS]
+    elif not Path(place).is_dir():
+        raise D2RosError(f"{place} is no folder of photographs; give one, or photos:{BUNDLED}")
     else:
         load = [partial(read_image, file) for file in open_folder(Path(place)).files]
     chosen = [load[index] for index in split(len(load), data.held_back, part)]

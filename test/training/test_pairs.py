@@ -24,7 +24,7 @@ def coded(width, height):
 def some_pair():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, (200, 150), (40, 2)).astype(np.float64)
-    there = np.clip(pixels + (30, -20), 0, (219, 129))
+    there = np.clip(pixels + np.array([30, -20]), 0, (219, 129))
     return Pair(coded(200, 150), coded(220, 130), pixels, there)
 
 

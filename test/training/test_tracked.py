@@ -10,6 +10,7 @@ from d2_ros.commands.replay import write_result
 from d2_ros.config import Config, FeaturesConfig
 from d2_ros.errors import D2RosError
 from d2_ros.sources import Frame, open_source
+from d2_ros.sources.messages import camera_info
 from d2_ros.sources.synthetic import open_synthetic
 from d2_ros.sources.writer import BagWriter
 from d2_ros.training.config import DataConfig, TrainingConfig
@@ -58,23 +59,13 @@ def test_a_bag_of_the_front_end_is_joined_with_its_images(recording):
 
 def test_a_bag_of_something_else_is_refused(recording, tmp_path):
     folder, bag = recording
-    other = tmp_path / "other"
-    other.mkdir()
-    cv2.imwrite(str(other / "0.png"), np.zeros((48, 64), np.uint8))
-    for index in range(9):
-        cv2.imwrite(str(other / f"{index}.png"), np.zeros((48, 64), np.uint8))
-    with pytest.raises(D2RosError, match="no topic"):
-        open_pairs(f"tracks:{folder}@{write_empty(tmp_path)}", "all", TrainingConfig())
-
-
-def write_empty(folder):
-    path = folder / "empty.mcap"
-    with BagWriter(path) as writer:
-        frame = Frame(1, np.zeros((48, 64), np.uint8), None)
-        from d2_ros.sources.messages import camera_info
-
-        writer.write("/camera/camera_info", camera_info(1, frame.frame_id, None, 64, 48))
-    return path
+    other = tmp_path / "other.mcap"
+    with BagWriter(other) as writer:
+        writer.write("/camera/camera_info", camera_info(1, "camera", None, 64, 48))
+    with pytest.raises(D2RosError, match="has no topic /d2_frontend/camera/features"):
+        open_pairs(f"tracks:{folder}@{other}", "all", TrainingConfig())
+    with pytest.raises(D2RosError, match=r"has tracks of no frame of synthetic.*`d2-ros replay"):
+        read_tracks("synthetic:size=160x120,frames=2", bag, Config())
 
 
 def test_tracks_that_contradict_the_true_poses_are_left_out():
