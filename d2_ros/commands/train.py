@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,6 @@ from d2_ros.commands.common import Json, Overrides, make_folder, read_overrides,
 from d2_ros.errors import D2RosError
 
 if TYPE_CHECKING:
-    from d2_ros.training.losses import JointLoss
     from d2_ros.training.validation import Accuracy
 
 
@@ -80,11 +79,11 @@ class _Display:
     def __init__(self, bar: Any, task: Any, board: Any) -> None:
         self._bar, self._task, self._board = bar, task, board
 
-    def stepped(self, step: int, loss: JointLoss) -> None:
-        self._bar.update(self._task, completed=step, loss=f"loss {float(loss.loss):.3f}")
+    def stepped(self, step: int, parts: Mapping[str, float]) -> None:
+        self._bar.update(self._task, completed=step, loss=f"loss {parts['loss']:.3f}")
         if self._board:
-            for name, value in loss._asdict().items():
-                self._board.add_scalar(f"training/{name}", float(value), step)
+            for name, value in parts.items():
+                self._board.add_scalar(f"training/{name}", value, step)
 
     def validated(self, step: int, accuracy: Accuracy) -> None:
         self._bar.update(self._task, accuracy=f"within 3 px {accuracy.mma_3px:.3f}")

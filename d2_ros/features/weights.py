@@ -23,6 +23,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from d2_ros.errors import D2RosError
+from d2_ros.features.backbones import recognise, weight_shapes
 from d2_ros.features.network import LAYERS
 
 SHIPPED = {
@@ -96,7 +97,8 @@ def load_weights(name: str) -> dict[str, Tensor]:
 
     Returns
     -------
-    State of :class:`~d2_ros.features.network.Network`: ``conv1_1.weight`` ... on the CPU.
+    State for :func:`~d2_ros.features.backbones.build_network`, on the CPU; D2-Net's is
+    ``conv1_1.weight`` to ``conv4_3.bias``.
 
     Raises
     ------
@@ -236,11 +238,8 @@ def _from_official(content: Any, path: Path) -> dict[str, Any]:
 
 
 def _check(tensors: Mapping[str, Any], label: str) -> dict[str, Tensor]:
-    """Refuse anything but exactly the network's finite tensors."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, (inputs, outputs) in LAYERS.items():
-        shapes[f"{name}.weight"] = (outputs, inputs, 3, 3)
-        shapes[f"{name}.bias"] = (outputs,)
+    """Refuse anything but exactly the finite tensors of one of our networks."""
+    shapes = weight_shapes(recognise(tensors))
     odd = sorted(shapes.keys() ^ tensors.keys())
     if odd:
         what = "lack" if odd[0] in shapes else "have the unknown entry"

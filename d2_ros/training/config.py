@@ -12,7 +12,7 @@ import yaml
 from d2_ros.config import dotted, param, with_values
 from d2_ros.config_text import yaml_lines
 from d2_ros.errors import D2RosError
-from d2_ros.features.network import LAYERS
+from d2_ros.features.backbones import BACKBONES
 
 STRIDES = (4, 8)
 
@@ -21,7 +21,12 @@ STRIDES = (4, 8)
 class NetworkConfig:
     """What is trained, and on which grid."""
 
-    weights: str = param("off_the_shelf", "Name or path of the weights to start from.")
+    weights: str = param(
+        "off_the_shelf", "Name or path of the weights to start from; empty draws them."
+    )
+    backbone: str = param(
+        "vgg16", "Network whose weights are drawn, if they are.", choices=tuple(BACKBONES)
+    )
     stride: int = param(
         4,
         "Grid of the response while training: 4 as in use, 8 as in the paper.",
@@ -29,16 +34,14 @@ class NetworkConfig:
         low=min(STRIDES),
         high=max(STRIDES),
     )
-    layers: tuple[str, ...] = param(["conv4_3"], "Convolutions that are trained.")
+    layers: tuple[str, ...] = param(["conv4_3"], "Layers that are trained; all takes all.")
+    teacher: str = param(
+        "", "Weights to distil: their response is the aim, in the joint loss's place."
+    )
 
     def __post_init__(self) -> None:
         if self.stride not in STRIDES:
             raise D2RosError(f"parameter network.stride is {self.stride}; it must be 4 or 8")
-        if not self.layers or (odd := sorted(set(self.layers) - LAYERS.keys())):
-            found = ", ".join(odd) if self.layers else "empty"
-            raise D2RosError(
-                f"parameter network.layers is or holds {found}; choose from {', '.join(LAYERS)}"
-            )
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,19 @@ class JointLoss(NamedTuple):
     negative: Tensor
 
 
+def distillation_loss(response: Tensor, teacher: Tensor) -> Tensor:
+    """Squared difference from a teacher's response, relative to that; mean over images.
+
+    Parameters
+    ----------
+    response, teacher
+        ``(B, C, h, w)``. The loss is 0 where they agree and 1 for a response of zero.
+    """
+    off = (response - teacher).square().sum((1, 2, 3))
+    size = teacher.square().sum((1, 2, 3))
+    return (off / torch.where(size > 0, size, 1)).mean()
+
+
 def soft_scores(response: Tensor) -> Tensor:
     """Soft detection scores of every cell (equations 3 to 6).
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d2_ros.errors import D2RosError
-from d2_ros.features.network import OFFSET, Network, normalise
+from d2_ros.features.backbones import BACKBONES, build_network
+from d2_ros.features.network import OFFSET, STRIDE, normalise
 from d2_ros.features.weights import load_weights
 from d2_ros.training.checkpoints import Progress, export, load_checkpoint, save_checkpoint
-from d2_ros.training.config import TrainingConfig
+from d2_ros.training.config import NetworkConfig, TrainingConfig
 from d2_ros.training.dataset import Batch, Draws, batches
 from d2_ros.training.distributed import Process
-from d2_ros.training.losses import JointLoss, joint_loss
+from d2_ros.training.losses import JointLoss, distillation_loss, joint_loss
 from d2_ros.training.opening import open_pairs
 from d2_ros.training.pairs import Pair
 from d2_ros.training.validation import Accuracy, validate
@@ -34,8 +35,8 @@ _VALIDATION_SEED = 2**31  # no seed of a training can be this one
 class Watcher(Protocol):
     """What is told how the training goes."""
 
-    def stepped(self, step: int, loss: JointLoss) -> None:
-        """Tell of a step."""
+    def stepped(self, step: int, parts: Mapping[str, float]) -> None:
+        """Tell of a step: its ``loss``, and what else there is to say of it."""
         ...
 
     def validated(self, step: int, accuracy: Accuracy) -> None:
@@ -68,11 +69,13 @@ class Trainer:
     ) -> None:
         self.config, self.folder, self.process = config, folder, process
         self.progress = Progress()
-        self.network = Network(config.network.stride)
-        self.network.load_state_dict(load_weights(config.network.weights))
-        self.network.requires_grad_(False)
-        for name in config.network.layers:
-            self.network.get_submodule(name).requires_grad_(True)
+        torch.manual_seed(config.seed)
+        self.network = _start(config.network)
+        self.teacher: nn.Module | None = None
+        if config.network.teacher:
+            weights = load_weights(config.network.teacher)
+            teacher = build_network(weights, config.network.stride)
+            self.teacher = teacher.requires_grad_(False).to(process.device)
         checkpoint = None
         if resume:
             self.progress, checkpoint = load_checkpoint(folder, config)
@@ -80,7 +83,6 @@ class Trainer:
         self.network = self.network.to(process.device)
         trained = [value for value in self.network.parameters() if value.requires_grad]
         self.optimiser = torch.optim.Adam(trained, lr=config.optimiser.learning_rate)
-        torch.manual_seed(config.seed)
         if checkpoint is not None:
             self.optimiser.load_state_dict(checkpoint["optimiser"])
             torch.set_rng_state(checkpoint["rng"])
@@ -106,10 +108,10 @@ class Trainer:
         steps = range(progress.step, config.optimiser.steps)
         share = (config.optimiser.batch, self.process.rank, self.process.world)
         for batch in batches(self.draws, steps, *share, config.data.workers):
-            loss = self.step(batch)
+            parts = self.step(batch)
             progress.step += 1
-            progress.losses.append(float(loss.loss))
-            watcher.stepped(progress.step, loss)
+            progress.losses.append(parts["loss"])
+            watcher.stepped(progress.step, parts)
             check_losses(progress.losses, config.loss.margin)
             last = progress.step == config.optimiser.steps
             if last or progress.step % config.validation.every == 0:
@@ -117,14 +119,25 @@ class Trainer:
             if last or progress.step % config.checkpoint_every == 0:
                 self._save()
 
-    def step(self, batch: Batch) -> JointLoss:
+    def step(self, batch: Batch) -> dict[str, float]:
         """Take one step of the optimiser; returns the loss before it, mean of all processes."""
-        losses = batch_losses(self._step_network, batch, self.config, self.process.device)
-        mean = JointLoss(*(torch.stack(column).mean() for column in zip(*losses, strict=True)))
+        images = normalise(batch.images.to(self.process.device), torch.float32)
+        response = self._respond(self._step_network, images)
+        if self.teacher is None:
+            parts = joint_losses(response, batch.pixels, self.config)
+        else:
+            parts = {"loss": distillation_loss(response, self._respond(self.teacher, images))}
         self.optimiser.zero_grad(set_to_none=True)
-        mean.loss.backward()  # type: ignore[no-untyped-call]
+        parts["loss"].backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
-        return JointLoss(*(torch.tensor(self.process.mean(value)) for value in mean))
+        return {name: self.process.mean(value) for name, value in parts.items()}
+
+    def _respond(self, network: nn.Module, images: Tensor) -> Tensor:
+        precision, device = self.config.precision, images.device.type
+        reduced = precision == "bf16" or (precision == "auto" and device == "cuda")
+        with torch.autocast(device, torch.bfloat16, enabled=reduced):
+            response: Tensor = network(images).response
+        return response.float()
 
     def _validate(self, watcher: Watcher) -> None:
         """Validate in the first process, keep the weights if they are the best so far."""
@@ -144,33 +157,57 @@ class Trainer:
         self.process.wait()
 
 
-def batch_losses(
-    network: nn.Module, batch: Batch, config: TrainingConfig, device: torch.device
-) -> list[JointLoss]:
-    """The loss of every pair of a batch."""
-    reduced = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
-    images = normalise(batch.images.to(device), torch.float32)
-    with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
-        responses = network(images).response.float()
-    places = [(pixels.to(device) - OFFSET) / config.network.stride for pixels in batch.pixels]
-    return [
-        joint_loss(
-            (responses[2 * k], responses[2 * k + 1]),
-            (cells[0], cells[1]),
-            config.loss.margin,
-            config.loss.safe_radius,
-        )
-        for k, cells in enumerate(places)
-    ]
+def joint_losses(
+    responses: Tensor, pixels: Sequence[Tensor], config: TrainingConfig
+) -> dict[str, Tensor]:
+    """Mean joint loss of a batch and what it is made of.
+
+    Parameters
+    ----------
+    responses
+        ``(2 B, C, h, w)``.
+    pixels
+        As of :class:`~d2_ros.training.dataset.Batch`.
+    config
+        Uses ``network.stride`` and ``loss``.
+    """
+    losses = []
+    for k, places in enumerate(pixels):
+        cells = (places.to(responses.device) - OFFSET) / config.network.stride
+        pair = (responses[2 * k], responses[2 * k + 1])
+        settings = config.loss
+        losses.append(joint_loss(pair, (cells[0], cells[1]), settings.margin, settings.safe_radius))
+    columns = zip(*losses, strict=True)
+    return {
+        name: torch.stack(column).mean()
+        for name, column in zip(JointLoss._fields, columns, strict=True)
+    }
 
 
-def as_used(network: Network) -> Network:
+def as_used(network: nn.Module) -> nn.Module:
     """The same weights on the grid in use."""
-    if network.stride == Network().stride:
+    if network.stride == STRIDE:
         return network
-    fine = Network()
-    fine.load_state_dict(network.state_dict())
-    return fine.to(next(network.parameters()).device)
+    return build_network(network.state_dict()).to(next(network.parameters()).device)
+
+
+def _start(config: NetworkConfig) -> nn.Module:
+    """The network before the first step; only the layers to train take gradients."""
+    if config.weights:
+        network = build_network(load_weights(config.weights), config.stride)
+    else:
+        network = BACKBONES[config.backbone](config.stride)
+    network.requires_grad_(False)
+    layers = dict(network.named_children())
+    chosen = list(layers) if config.layers == ("all",) else config.layers
+    if not chosen or (odd := sorted(set(chosen) - layers.keys())):
+        found = f"has {', '.join(odd)}" if chosen else "is empty"
+        raise D2RosError(
+            f"parameter network.layers {found}; choose from {', '.join(layers)}, or all"
+        )
+    for name in chosen:
+        layers[name].requires_grad_(True)
+    return network
 
 
 def held_back_pairs(config: TrainingConfig) -> list[Pair]:

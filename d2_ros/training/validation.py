@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from d2_ros.features import detection
-from d2_ros.features.network import OFFSET, STRIDE, Network, normalise
+from d2_ros.features.network import OFFSET, STRIDE, normalise
 from d2_ros.matching.neighbours import match
 from d2_ros.training.pairs import Pair, true_places
 
@@ -40,7 +40,7 @@ class Accuracy:
 
 @torch.inference_mode()
 def validate(
-    network: Network, pairs: Sequence[Pair], max_keypoints: int, device: torch.device
+    network: nn.Module, pairs: Sequence[Pair], max_keypoints: int, device: torch.device
 ) -> Accuracy:
     """Match every pair on the grid in use.
 
@@ -66,7 +66,7 @@ def validate(
 
 
 def match_errors(
-    network: Network, pair: Pair, max_keypoints: int, device: torch.device
+    network: nn.Module, pair: Pair, max_keypoints: int, device: torch.device
 ) -> NDArray[np.float64]:
     """Distance of the mutual matches of a pair from their true places, px; known ones only."""
     images = torch.from_numpy(np.stack([pair.first, pair.second])).to(device)

@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from d2_ros.training.losses import at, hardest_negatives, joint_loss, soft_scores
+from d2_ros.training.losses import (
+    at,
+    distillation_loss,
+    hardest_negatives,
+    joint_loss,
+    soft_scores,
+)
 
 
 @pytest.fixture
@@ -154,3 +160,13 @@ def test_points_without_a_negative_do_not_count(random):
     without = joint_loss((first, second), (cells[:2], cells[:2]), safe_radius=4)
     torch.testing.assert_close(within.loss, without.loss)
     assert joint_loss((first, second), (cells[2:], cells[2:])).loss == 0
+
+
+def test_distillation_is_relative_to_the_teacher_and_the_same_for_every_image():
+    teacher = torch.tensor([3.0, 4.0, 300.0, 400.0]).view(2, 2, 1, 1)
+    assert distillation_loss(teacher, teacher) == 0
+    assert distillation_loss(0 * teacher, teacher) == 1
+    off = teacher.clone()
+    off[1] = 0
+    assert distillation_loss(off, teacher) == pytest.approx(0.5)
+    assert distillation_loss(teacher, 0 * teacher).isfinite()

@@ -9,6 +9,7 @@ import torch
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features.extractor import Extractor
+from d2_ros.features.mobile import MobileNetwork
 from d2_ros.features.network import CHANNELS, Network
 from d2_ros.features.weights import import_weights, load_weights, read_notes
 from d2_ros.training import checkpoints
@@ -33,8 +34,8 @@ class Silent:
     def __init__(self):
         self.steps, self.accuracies = [], []
 
-    def stepped(self, step, loss):
-        self.steps.append((step, float(loss.loss)))
+    def stepped(self, step, parts):
+        self.steps.append((step, parts["loss"]))
 
     def validated(self, step, accuracy):
         self.accuracies.append((step, accuracy))
@@ -72,10 +73,35 @@ def identical(photograph):
 def test_only_the_chosen_layers_change(config, tmp_path):
     before = load_weights("off_the_shelf")
     trainer = Trainer(changed(config, network={"layers": ("conv4_2", "conv4_3")}), tmp_path, ALONE)
-    trainer.step(collate([trainer.draws[0]]))
+    parts = trainer.step(collate([trainer.draws[0]]))
+    assert set(parts) == {"loss", "positive", "negative"}
     after = trainer.network.state_dict()
     moved = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
     assert moved == {"conv4_2", "conv4_3"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"), [((), "is empty"), (("conv9", "conv4_3"), "has conv9")]
+)
+def test_layers_that_are_none_are_named(config, tmp_path, layers, words):
+    with pytest.raises(D2RosError, match=rf"network\.layers {words}; choose from conv1_1, .* all"):
+        Trainer(changed(config, network={"layers": layers}), tmp_path, ALONE)
+
+
+def test_a_student_learns_its_teachers_response(config, tmp_path):
+    """From drawn weights; the mobile network is told from vgg16 by its weights alone."""
+    student = {"weights": "", "backbone": "mobile", "layers": ("all",), "teacher": "off_the_shelf"}
+    config = changed(config, network=student, optimiser={"steps": 2, "learning_rate": 1e-3})
+    trainer = Trainer(config, tmp_path, ALONE)
+    batch = collate([trainer.draws[0]])
+    losses = [trainer.step(batch)["loss"] for _ in range(12)]
+    assert losses[-1] < 0.8 * losses[0]
+    again = Trainer(config, tmp_path, ALONE)
+    assert again.step(batch)["loss"] == losses[0]  # drawn with the seed
+    again.run(Silent())
+    frontend = Extractor(Config(device="cpu", weights=str(tmp_path / BEST)))
+    assert isinstance(frontend.network, MobileNetwork)
+    assert isinstance(as_used(again.network), MobileNetwork)
 
 
 @pytest.mark.parametrize("stride", [4, 8])
@@ -84,7 +110,7 @@ def test_repeating_one_pair_lowers_its_loss(config, tmp_path, stride, precision)
     config = changed(config, network={"stride": stride}, precision=precision)
     trainer = Trainer(config, tmp_path, ALONE)
     batch = collate([trainer.draws[0]])
-    losses = [float(trainer.step(batch).loss) for _ in range(6)]
+    losses = [float(trainer.step(batch)["loss"]) for _ in range(6)]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0] - 0.02, losses
 
@@ -129,8 +155,8 @@ def test_a_dead_network_is_a_collapse(config, tmp_path):
     trainer = Trainer(config, tmp_path, ALONE)
     with torch.no_grad():
         trainer.network.conv4_3.bias.fill_(-1e6)
-    loss = trainer.step(collate([trainer.draws[0]])).loss
-    assert float(loss) == pytest.approx(1.0, abs=1e-5)
+    loss = trainer.step(collate([trainer.draws[0]]))["loss"]
+    assert loss == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_run_validates_saves_and_keeps_the_best(config, tmp_path):
