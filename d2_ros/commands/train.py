@@ -40,8 +40,8 @@ def train(
     """Fine-tune the network on pairs of images; several processes through torchrun."""
     from d2_ros.training.checkpoints import BEST, CHECKPOINT
     from d2_ros.training.config import load_training_config, settings_text
-    from d2_ros.training.distributed import joined
-    from d2_ros.training.trainer import Trainer, arithmetic
+    from d2_ros.training.distributed import arithmetic, joined
+    from d2_ros.training.trainer import Trainer
 
     if settings:
         typer.echo(settings_text(), nl=False)

@@ -28,7 +28,7 @@ class NetworkConfig:
         "vgg16", "Network whose weights are drawn, if they are.", choices=tuple(BACKBONES)
     )
     stride: int = param(
-        4,
+        STRIDES[0],
         "Grid of the response while training: 4 as in use, 8 as in the paper.",
         unit="px",
         low=min(STRIDES),

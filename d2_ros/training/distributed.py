@@ -1,4 +1,4 @@
-"""One process among several that train together, as ``torchrun`` starts them."""
+"""How a process computes: alone or among several that ``torchrun`` started."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from d2_ros.errors import D2RosError
 from d2_ros.features.device import pick_device
+from d2_ros.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,17 @@ def joined(device: str, batch: int) -> Iterator[Process]:
         yield Process(rank, world, chosen)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def arithmetic(config: TrainingConfig) -> Iterator[None]:
+    """Set threads and determinism, and put them back."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.use_deterministic_algorithms(config.deterministic)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)

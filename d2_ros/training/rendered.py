@@ -7,6 +7,9 @@ import numpy as np
 from d2_ros.sources.synthetic import Synthetic
 from d2_ros.training.pairs import Pair, grid, inside
 
+FARTHEST = 100
+"""Frames between the first and the second of a pair at most: bounds the search for pairs."""
+
 _COLUMNS = 16  # of the grid of pixels by which overlap is judged
 
 
@@ -29,8 +32,8 @@ class Rendered:
         self.pairs = [
             (i, j)
             for i in frames
-            for j in frames
-            if i < j and overlap[0] <= self._share(i, j) <= overlap[1]
+            for j in range(i + 1, min(i + 1 + FARTHEST, frames.stop))
+            if overlap[0] <= self._share(i, j) <= overlap[1]
         ]
 
     def __len__(self) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -112,7 +111,7 @@ class Trainer:
             progress.step += 1
             progress.losses.append(parts["loss"])
             watcher.stepped(progress.step, parts)
-            check_losses(progress.losses, config.loss.margin)
+            check_losses(progress.losses, None if self.teacher else config.loss.margin)
             last = progress.step == config.optimiser.steps
             if last or progress.step % config.validation.every == 0:
                 self._validate(watcher)
@@ -221,8 +220,15 @@ def held_back_pairs(config: TrainingConfig) -> list[Pair]:
     return [draws[index] for index in range(config.validation.pairs)]
 
 
-def check_losses(losses: Sequence[float], margin: float) -> None:
+def check_losses(losses: Sequence[float], margin: float | None) -> None:
     """Stop a training that leads nowhere.
+
+    Parameters
+    ----------
+    losses
+        Of all steps so far.
+    margin
+        Of the joint loss; None for another loss, which cannot collapse so.
 
     Raises
     ------
@@ -235,23 +241,11 @@ def check_losses(losses: Sequence[float], margin: float) -> None:
             f"the loss is {losses[-1]} at step {len(losses)}; lower optimiser.learning_rate"
         )
     recent = losses[-COLLAPSE_STEPS:]
-    if len(recent) == COLLAPSE_STEPS and all(abs(x - margin) < _AT_MARGIN for x in recent):
+    if margin is None or len(recent) < COLLAPSE_STEPS:
+        return
+    if all(abs(x - margin) < _AT_MARGIN for x in recent):
         raise D2RosError(
             f"training collapsed: the loss stays at the margin, {margin:g}, up to step "
             f"{len(losses)}, so all descriptors are equal; lower optimiser.learning_rate, or "
             "check that the images show something"
         )
-
-
-@contextlib.contextmanager
-def arithmetic(config: TrainingConfig) -> Iterator[None]:
-    """Set threads and determinism, and put them back."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    try:
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        torch.use_deterministic_algorithms(config.deterministic)
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)

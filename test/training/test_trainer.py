@@ -147,6 +147,7 @@ def test_collapse_is_told_and_stopped():
     check_losses([0.8, *at_margin[1:]], 1.0)
     check_losses([*at_margin, 0.9], 1.0)
     check_losses(at_margin, 2.0)
+    check_losses(at_margin, None)
     with pytest.raises(D2RosError, match=r"loss is nan at step 3; lower optimiser\.learning_rate"):
         check_losses([1.0, 1.0, float("nan")], 1.0)
 
