@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,14 +120,14 @@ def read_views(folder: Path, pinhole: bool = False) -> list[View]:
     return sorted(views, key=lambda view: natural_key(str(view.path)))
 
 
-def _view(image: object, folder: Path) -> View:
-    seen = [point for point in image.points2D if point.has_point3D()]  # type: ignore[attr-defined]
+def _view(image: Any, folder: Path) -> View:
+    seen = [point for point in image.points2D if point.has_point3D()]
     numbers = np.array([point.point3D_id for point in seen], np.int64)
     points, order = np.unique(numbers, return_index=True)
     pixels = np.array([point.xy for point in seen], np.float64).reshape(-1, 2) - _CORNER
-    matrix = np.array(image.camera.calibration_matrix())  # type: ignore[attr-defined]
+    matrix = np.array(image.camera.calibration_matrix())
     matrix[:2, 2] -= _CORNER
+    pose = image.cam_from_world
     T_camera_world = np.eye(4)
-    T_camera_world[:3] = image.cam_from_world().matrix()  # type: ignore[attr-defined]
-    name = str(image.name)  # type: ignore[attr-defined]
-    return View(folder / name, points, pixels[order], matrix, T_camera_world)
+    T_camera_world[:3] = (pose() if callable(pose) else pose).matrix()  # an attribute before 3.12
+    return View(folder / str(image.name), points, pixels[order], matrix, T_camera_world)
