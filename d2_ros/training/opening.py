@@ -31,7 +31,7 @@ def open_pairs(description: str, part: Part, config: TrainingConfig) -> PairSour
     ----------
     description
         ``photos:FOLDER`` or ``photos:skimage``, ``synthetic[:key=value,...]``,
-        ``colmap:WORKSPACE``, ``megadepth:DENSE_FOLDER``, ``tracks:SRC`` or ``tracks:SRC@BAG``.
+        ``colmap:WORKSPACE``, ``megadepth:WORKSPACE``, ``tracks:SRC`` or ``tracks:SRC@BAG``.
     part
         Which of its images to use.
     config
@@ -65,8 +65,11 @@ def open_pairs(description: str, part: Part, config: TrainingConfig) -> PairSour
 
 
 def split(count: int, held_back: float, part: Part) -> range:
-    """Indices of one part of `count` images: the last are held back, so that no two neighbours
-    of a sequence, or photographs of one place, fall into both parts but at the one seam."""
+    """Indices of one part of `count` images: the last ones are held back.
+
+    So no two neighbours of a sequence, and no two photographs of one place that stand next to each
+    other, fall into different parts, but at the one seam.
+    """
     first_held = count - round(count * held_back)
     return {
         "training": range(first_held),
