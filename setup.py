@@ -62,7 +62,7 @@ setup(
         "torch>=2.2",
         "typer>=0.12",
     ],
-    extras_require={"ros": pins("ros"), "test": pins("test")},
+    extras_require={"ros": pins("ros"), "test": pins("test"), "train": pins("train")},
     entry_points={
         "console_scripts": [
             "d2-ros = d2_ros.cli:main",

@@ -10,7 +10,9 @@ import typer
 from d2_ros import __version__
 from d2_ros.errors import D2RosError
 
-COMMANDS = ("demo", "replay", "play", "convert", "match", "evaluate", "weights", "doctor")
+COMMANDS = (
+    "demo", "replay", "play", "convert", "match", "evaluate", "train", "weights", "doctor",
+)  # fmt: skip
 
 
 def build_app() -> typer.Typer:

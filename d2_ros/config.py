@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -39,6 +39,13 @@ def _param(
     if isinstance(default, list):
         return field(default_factory=lambda: tuple(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+param = _param
+"""For configurations elsewhere that are described, checked and set as this one is."""
+
+AnyConfig = TypeVar("AnyConfig")
+"""A frozen dataclass of such fields and of groups of them."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +289,7 @@ class Parameter:
         return value
 
 
-def parameters(config: Config | None = None) -> Iterator[Parameter]:
+def parameters(config: Any = None) -> Iterator[Parameter]:
     """Yield every parameter of `config` (default: the defaults), groups flattened."""
     yield from _flatten(config or Config(), "")
 
@@ -296,8 +303,21 @@ def _flatten(node: Any, prefix: str) -> Iterator[Parameter]:
             yield Parameter(name=prefix + entry.name, default=value, **entry.metadata)
 
 
-def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+def with_values(
+    config: AnyConfig,
+    values: Mapping[str, Any],
+    listed: str = "`d2-ros doctor --parameters` lists",
+) -> AnyConfig:
     """Return `config` with the dotted names of `values` replaced, after checking each.
+
+    Parameters
+    ----------
+    config
+        The front-end's :class:`Config`, or another one made of :data:`param` fields.
+    values
+        Dotted name -> value.
+    listed
+        Who lists the known names, for the message about an unknown one.
 
     Raises
     ------
@@ -307,9 +327,7 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     known = {parameter.name: parameter for parameter in parameters(config)}
     for name, value in values.items():
         if name not in known:
-            raise D2RosError(
-                f"unknown parameter {name}; `d2-ros doctor --parameters` lists the known ones"
-            )
+            raise D2RosError(f"unknown parameter {name}; {listed} the known ones")
         config = _replace(config, name.split("."), known[name].check(value))
     return config
 
@@ -339,14 +357,15 @@ def load_params_file(path: Path) -> dict[str, Any]:
     for node, content in tree.items():
         if not isinstance(content, dict) or not isinstance(content.get("ros__parameters"), dict):
             raise D2RosError(f"parameter file {path} has no ros__parameters under {node!r}")
-        values.update(_dotted(content["ros__parameters"], ""))
+        values.update(dotted(content["ros__parameters"], ""))
     values.pop("use_sim_time", None)  # belongs to rclpy, not to the front-end
     return values
 
 
-def _dotted(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested groups by their dotted names."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
+            yield from dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from d2_ros.config import Parameter, parameters
+from d2_ros.config import Config, Parameter, parameters
 
 FILES = {"config/frontend.yaml": "as_yaml", "docs/parameters.md": "as_markdown"}
 """Generated file, relative to the checkout -> the function here that returns its text."""
@@ -25,15 +26,20 @@ def as_yaml() -> str:
         "/**:",
         "  ros__parameters:",
     ]
-    for group, members in _groups():
-        indent = " " * 4
+    return "\n".join([*lines, *yaml_lines(Config(), " " * 4)]) + "\n"
+
+
+def yaml_lines(config: Any, indent: str = "") -> list[str]:
+    """Return every parameter of a configuration with its meaning, as lines of YAML."""
+    lines = []
+    for group, members in _groups(config):
         if group:
             lines.append(f"{indent}{group}:")
-            indent += "  "
+        inner = indent + "  " * bool(group)
         for parameter in members:
-            lines.append(f"{indent}# {_sentence(parameter)}")
-            lines.append(f"{indent}{parameter.name.removeprefix(group + '.')}: {_value(parameter)}")
-    return "\n".join(lines) + "\n"
+            lines.append(f"{inner}# {_sentence(parameter)}")
+            lines.append(f"{inner}{parameter.name.removeprefix(group + '.')}: {_value(parameter)}")
+    return lines
 
 
 def as_markdown() -> str:
@@ -48,7 +54,7 @@ def as_markdown() -> str:
         "*Live* parameters can be set while the node runs and count from its next frame on; the",
         "others are read-only after the start. A name or value that is not listed here is refused.",
     ]
-    for group, members in _groups():
+    for group, members in _groups(Config()):
         lines += ["", f"## {group or 'General'}", ""]
         lines += ["| name | default | unit | range | live | meaning |", "|---|---|---|---|---|---|"]
         lines += [
@@ -60,9 +66,9 @@ def as_markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _groups() -> list[tuple[str, list[Parameter]]]:
+def _groups(config: Any) -> list[tuple[str, list[Parameter]]]:
     """All parameters by the first part of their names; '' for those without a group."""
-    by_group = groupby(parameters(), key=lambda parameter: parameter.name.rpartition(".")[0])
+    by_group = groupby(parameters(config), key=lambda parameter: parameter.name.rpartition(".")[0])
     return [(group, list(members)) for group, members in by_group]
 
 

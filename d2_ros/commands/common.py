@@ -39,12 +39,18 @@ Json = Annotated[
 def load_config(params_file: Path | None, overrides: Sequence[str] | None) -> Config:
     """Defaults, then the parameter file, then ``name:=value`` overrides."""
     values: dict[str, Any] = load_params_file(params_file) if params_file else {}
+    return with_values(Config(), values | read_overrides(overrides))
+
+
+def read_overrides(overrides: Sequence[str] | None) -> dict[str, Any]:
+    """``name:=value`` texts, the values in YAML, as a dictionary."""
+    values: dict[str, Any] = {}
     for text in overrides or []:
         name, assign, value = text.partition(":=")
         if not assign:
             raise D2RosError(f"-p {text} is not of the form name:=value")
         values[name] = yaml.safe_load(value)
-    return with_values(Config(), values)
+    return values
 
 
 def write_json(path: Path, figures: Mapping[str, float | int | str]) -> None:

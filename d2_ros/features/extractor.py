@@ -13,9 +13,10 @@ from torch import Tensor
 
 from d2_ros.config import Config
 from d2_ros.features import detection
+from d2_ros.features.backbones import build_network
 from d2_ros.features.device import pick_device, pick_dtype
 from d2_ros.features.images import prepare
-from d2_ros.features.network import OFFSET, STRIDE, Network, normalise
+from d2_ros.features.network import OFFSET, STRIDE, normalise
 from d2_ros.features.weights import load_weights
 
 SIGMA_PER_WIDTH = 0.15
@@ -110,8 +111,7 @@ class Extractor:
         self.dtype = pick_dtype(config.precision, self.device)
         if config.threads:
             torch.set_num_threads(config.threads)
-        network = Network()
-        network.load_state_dict(load_weights(config.weights))
+        network = build_network(load_weights(config.weights))
         network.requires_grad_(False).eval()
         network = network.to(self.device, self.dtype)
         # torch's stubs lack this overload

@@ -63,12 +63,24 @@ class Maps(NamedTuple):
 
 
 class Network(nn.Module):
-    """VGG-16 to conv4_3; its state dict has the keys ``conv1_1.weight`` ... ``conv4_3.bias``."""
+    """VGG-16 to conv4_3; its state dict has the keys ``conv1_1.weight`` ... ``conv4_3.bias``.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    stride
+        Network pixels per cell of the response: 4 to extract, or 8, as the paper trains, with a
+        third max-pool and no dilation. Cell i is then centred on pixel 8 i + 3.5, the same
+        :data:`OFFSET`; the weights are the same too.
+    """
+
+    def __init__(self, stride: int = STRIDE) -> None:
         super().__init__()
+        if stride not in (STRIDE, 2 * STRIDE):
+            raise ValueError(f"the network has stride {STRIDE} or {2 * STRIDE}, not {stride}")
+        self.stride = stride
         for name, (inputs, outputs) in LAYERS.items():
-            self.add_module(name, nn.Conv2d(inputs, outputs, 3, dilation=_dilation(name)))
+            dilation = 2 if name.startswith("conv4") and stride == STRIDE else 1
+            self.add_module(name, nn.Conv2d(inputs, outputs, 3, dilation=dilation))
 
     def forward(self, images: Tensor) -> Maps:
         """Run the network.
@@ -81,18 +93,18 @@ class Network(nn.Module):
         conv1_2 = self._block(images, "conv1_1", "conv1_2")
         conv2_2 = self._block(F.max_pool2d(conv1_2, 2), "conv2_1", "conv2_2")
         conv3_3 = self._block(F.max_pool2d(conv2_2, 2), "conv3_1", "conv3_2", "conv3_3")
-        shifted = F.avg_pool2d(conv3_3, 2, stride=1)
-        return Maps(conv1_2, conv2_2, self._block(shifted, "conv4_1", "conv4_2", "conv4_3"))
+        if self.stride == STRIDE:
+            pooled = F.avg_pool2d(conv3_3, 2, stride=1)
+        else:
+            pooled = F.max_pool2d(conv3_3, 2)
+        return Maps(conv1_2, conv2_2, self._block(pooled, "conv4_1", "conv4_2", "conv4_3"))
 
     def _block(self, x: Tensor, *names: str) -> Tensor:
         for name in names:
-            x = self.get_submodule(name)(_continue(x, _dilation(name)))
+            layer = getattr(self, name)
+            x = layer(_continue(x, layer.dilation[0]))
             x = F.relu(x, inplace=not torch.is_grad_enabled())
         return x
-
-
-def _dilation(name: str) -> int:
-    return 2 if name.startswith("conv4") else 1
 
 
 def _continue(x: Tensor, margin: int) -> Tensor:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from d2_ros.errors import D2RosError
+from d2_ros.features.backbones import recognise, weight_shapes
 from d2_ros.features.network import LAYERS
 
 SHIPPED = {
@@ -96,7 +97,8 @@ def load_weights(name: str) -> dict[str, Tensor]:
 
     Returns
     -------
-    State of :class:`~d2_ros.features.network.Network`: ``conv1_1.weight`` ... on the CPU.
+    State for :func:`~d2_ros.features.backbones.build_network`, on the CPU; D2-Net's is
+    ``conv1_1.weight`` to ``conv4_3.bias``.
 
     Raises
     ------
@@ -134,9 +136,8 @@ def import_weights(source: Path, name: str) -> WeightsFile:
             f"weights cannot be named {name!r}; take --name with letters, digits, _ . and - "
             f"other than {', '.join(SHIPPED)}"
         )
-    halves = {key: value.half().contiguous() for key, value in read_checkpoint(source).items()}
-    _check(halves, f"{source} in half precision")
-    data = save_safetensors(halves, metadata={"source": source.name})
+    notes = {**read_notes(source), "source": source.name}
+    data = pack_weights(read_checkpoint(source), notes, str(source))
     path = user_folder() / f"{name}.safetensors"
     checksum = hashlib.sha256(data).hexdigest()
     try:
@@ -146,6 +147,30 @@ def import_weights(source: Path, name: str) -> WeightsFile:
     except OSError as error:
         raise D2RosError(f"cannot write weights to {path}: {error.strerror}") from None
     return WeightsFile(name, path, checksum)
+
+
+def pack_weights(state: Mapping[str, Tensor], notes: Mapping[str, str], label: str) -> bytes:
+    """Return the content of a weights file: fp16 safetensors with `notes` inside.
+
+    Raises
+    ------
+    D2RosError
+        If `state` is not the network's, or too large for half precision; it calls it `label`.
+    """
+    halves = {key: value.detach().cpu().half().contiguous() for key, value in state.items()}
+    _check(halves, f"{label} in half precision")
+    return save_safetensors(halves, metadata=dict(notes))
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """Return what a weights file says of its origin; nothing for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -213,11 +238,8 @@ def _from_official(content: Any, path: Path) -> dict[str, Any]:
 
 
 def _check(tensors: Mapping[str, Any], label: str) -> dict[str, Tensor]:
-    """Refuse anything but exactly the network's finite tensors."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, (inputs, outputs) in LAYERS.items():
-        shapes[f"{name}.weight"] = (outputs, inputs, 3, 3)
-        shapes[f"{name}.bias"] = (outputs,)
+    """Refuse anything but exactly the finite tensors of one of our networks."""
+    shapes = weight_shapes(recognise(tensors))
     odd = sorted(shapes.keys() ^ tensors.keys())
     if odd:
         what = "lack" if odd[0] in shapes else "have the unknown entry"

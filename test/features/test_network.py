@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from d2_ros.features.network import CHANNELS, LAYERS, STRIDE, Network, normalise
+from d2_ros.features.network import CHANNELS, LAYERS, OFFSET, STRIDE, Network, normalise
 
 
 def shape_of(width, height):
@@ -78,3 +78,40 @@ def test_a_uniform_image_gives_the_same_response_everywhere_and_no_keypoint(extr
     assert (values - values[:, :1, :1]).abs().max() < 1e-2
     assert len(features.keypoints) == 0
     assert features.descriptors.shape == (0, CHANNELS)
+
+
+@torch.inference_mode()
+def test_stride_eight_is_the_papers_stack_with_the_same_weights(extractor, photograph):
+    """A third max-pool and no dilation; the rim apart."""
+    state = extractor.network.state_dict()
+    coarse = Network(2 * STRIDE)
+    coarse.load_state_dict(state)
+    images = normalise(torch.from_numpy(photograph[None, :192, :192].copy()), torch.float32)
+    x = images.contiguous()
+    for name in LAYERS:
+        if name in ("conv2_1", "conv3_1", "conv4_1"):
+            x = F.max_pool2d(x, 2, 2)
+        x = F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1).relu()
+    response = coarse(images).response
+    assert response.shape == (1, CHANNELS, 24, 24)
+    inner = (..., slice(7, -7), slice(7, -7))
+    torch.testing.assert_close(response[inner], x[inner], rtol=1e-4, atol=1e-2)
+    with pytest.raises(ValueError, match="stride 4 or 8, not 2"):
+        Network(2)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("stride", [4, 8])
+def test_cells_of_both_strides_lie_where_their_offset_says(extractor, photograph, stride):
+    """With mirrored filters a mirrored image gives a mirrored response, about the same pixel."""
+    network = Network(stride)
+    state = extractor.network.state_dict()
+    network.load_state_dict(
+        {key: (v + v.flip(-1)) / 2 if v.ndim == 4 else v for key, v in state.items()}
+    )
+    half = photograph[:64, :48].astype(np.float32)
+    image = np.concatenate([half, half[:, ::-1]], axis=1)[None]
+    response = network(normalise(torch.from_numpy(image), torch.float32)).response
+    torch.testing.assert_close(response, response.flip(-1), rtol=1e-4, atol=1e-2)
+    middle_cell = (response.shape[-1] - 1) / 2
+    assert stride * middle_cell + OFFSET == (image.shape[2] - 1) / 2

@@ -1,0 +1,40 @@
+"""The networks that can stand behind the extractor, told apart by their weights' names.
+
+Each takes images of :func:`~d2_ros.features.network.normalise` and hands out a tuple with a
+``response`` of 512 channels on the grid of :data:`~d2_ros.features.network.STRIDE` and
+:data:`~d2_ros.features.network.OFFSET`; its ``stride`` can be twice as large for training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from d2_ros.features.mobile import MobileNetwork
+from d2_ros.features.network import STRIDE, Network
+
+BACKBONES: dict[str, Callable[[int], nn.Module]] = {"vgg16": Network, "mobile": MobileNetwork}
+"""Name -> network of a given stride."""
+
+
+@lru_cache
+def weight_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight of a backbone."""
+    with torch.device("meta"):
+        state = BACKBONES[backbone](STRIDE).state_dict()
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def recognise(weights: Mapping[str, object]) -> str:
+    """Name of the backbone that shares most names with `weights`; vgg16 if none does."""
+    return max(BACKBONES, key=lambda name: len(weight_shapes(name).keys() & weights.keys()))
+
+
+def build_network(weights: Mapping[str, Tensor], stride: int = STRIDE) -> nn.Module:
+    """The network that `weights` (of :func:`d2_ros.features.weights.load_weights`) belong to."""
+    network = BACKBONES[recognise(weights)](stride)
+    network.load_state_dict(dict(weights))
+    return network

@@ -1,0 +1,1 @@
+"""Fine-tuning of detection and description together, on correspondences anyone can make."""
