@@ -85,7 +85,7 @@ class CameraStream:
             camera = self._camera_for(image)
             cause = "refused"
             result = self._frontend.process(image, stamp_of(message.header), camera)
-            self.outputs.publish(message.header, image, result)
+            self.outputs.publish(message.header, image, result, camera)
             self.status.finish(result, (time.perf_counter() - started) * 1e3)
         except D2RosError as error:
             if self.status.refuse(cause, str(error)):
@@ -128,7 +128,10 @@ class CameraStream:
     def _tell_uncalibrated(self, reason: str) -> None:
         if not self._told_uncalibrated:
             self._told_uncalibrated = True
-            self._logger.warning(f"{self.name}: {reason}: pixels only, x y z are NaN")
+            self._logger.warning(
+                f"{self.name}: {reason}: pixels only, x y z are NaN, "
+                "and there is no feature_tracks message for VINS"
+            )
 
     def _reset(self, why: str) -> None:
         self._frontend.reset()
