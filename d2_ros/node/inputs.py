@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -118,8 +119,9 @@ class Inputs:
 
     def _on_image(self, stream: CameraStream, message: Image | CompressedImage) -> None:
         stream.status.count("received")
-        if self._mailbox.put(stream.name, message):
-            stream.status.count("overwritten")
+        dropped = self._mailbox.put(stream.name, (message, time.monotonic_ns()))
+        if dropped:
+            stream.status.count(dropped)
 
     def on_slot_free(self) -> None:
         """Let the executor look at the waiting subscriptions again (worker's thread)."""

@@ -93,5 +93,7 @@ class Outputs:
 
     def destroy(self) -> None:
         """Remove the publishers from the node."""
+        # Without the newer function the node would keep a list of dead publishers.
+        destroy = getattr(self._node, "destroy_lifecycle_publisher", self._node.destroy_publisher)
         for publisher in self._publishers:
-            self._node.destroy_publisher(publisher)
+            destroy(publisher)

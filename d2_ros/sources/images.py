@@ -82,7 +82,8 @@ def decode_image(
     """
     if encoding not in ENCODINGS:
         raise D2RosError(
-            f"image encoding {encoding[:40]!r} is not supported; publish one of {', '.join(ENCODINGS)}"
+            f"image encoding {encoding[:40]!r} is not supported; "
+            f"publish one of {', '.join(ENCODINGS)}"
         )
     depth, channels, conversion = ENCODINGS[encoding]
     raw = np.frombuffer(data, np.uint8)

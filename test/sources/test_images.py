@@ -228,7 +228,7 @@ def test_a_jpeg_cannot_hide_its_size_behind_a_marker_without_length(lone):
     # Read as a segment, the lone marker would swallow the true frame header up to the decoy.
     hidden = jpeg[:2] + lone + jpeg[2:place] + bytes(true)
     hidden = hidden[:-2] + decoy + hidden[-2:]
-    with pytest.raises(D2RosError, match="50000x60000|cut short"):
+    with pytest.raises(D2RosError, match=r"50000x60000|cut short"):
         decode_compressed("jpeg", hidden)
 
 
