@@ -108,7 +108,7 @@ class Driver(Node):
     calibration = CAMERA
 
     def __init__(self, camera: str = "camera", latched: bool = False) -> None:
-        super().__init__(f"driver_{camera}", use_global_arguments=False)
+        super().__init__(f"driver_{camera.replace('/', '_')}", use_global_arguments=False)
         info_qos = QoSProfile(depth=10)
         if latched:
             info_qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
@@ -124,7 +124,9 @@ class Driver(Node):
         return messages
 
     def send(self, stamp: int, shape: tuple[int, ...] = (48, 64), value: int = 0) -> None:
-        image = np.full(shape, value, np.uint8)
+        self.send_image(stamp, np.full(shape, value, np.uint8))
+
+    def send_image(self, stamp: int, image: Any) -> None:
         self.images.publish(make_image(make_header(stamp, "left_optical"), image))
 
     def send_info(self, camera: Camera = CAMERA) -> None:
