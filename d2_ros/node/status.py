@@ -49,14 +49,15 @@ class FrameTimes(NamedTuple):
 class CameraStatus:
     """Written by the executor's thread and the worker's, read by the diagnostics.
 
-    Every received frame is in the end either processed or dropped for one of :data:`DROPS`; until
-    then it counts as waiting.
+    Frames that were published but never came are lost, as far as the middleware tells. Every
+    received frame is in the end either processed or dropped for one of :data:`DROPS`; until then
+    it counts as waiting.
     """
 
     def __init__(self, camera: str) -> None:
         self.camera = camera
         self._lock = Lock()
-        names = ("received", "processed", *DROPS, "keyframes", "resets")
+        names = ("lost", "received", "processed", *DROPS, "keyframes", "resets")
         self._counts: Counter[str] = Counter(dict.fromkeys(names, 0))
         self._stages: dict[str, float] = {}
         self._times: deque[FrameTimes] = deque(maxlen=RECENT)
@@ -66,10 +67,10 @@ class CameraStatus:
         self._reported: Counter[str] = Counter()
         self._report_time = time.monotonic()
 
-    def count(self, event: str) -> None:
-        """Count one `event`."""
+    def count(self, event: str, times: int = 1) -> None:
+        """Count `event`."""
         with self._lock:
-            self._counts[event] += 1
+            self._counts[event] += times
 
     def counts(self) -> dict[str, int]:
         """Return all counts so far, and how many frames were dropped and still wait."""
