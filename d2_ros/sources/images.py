@@ -112,12 +112,13 @@ def _from_float(pixels: NDArray[np.float32]) -> NDArray[np.uint16]:
     They are stretched from the 1st to the 99th percentile, so that a few hot pixels do not
     flatten the picture. NaN and minus infinity become black, infinity white.
     """
-    finite = pixels[np.isfinite(pixels)].astype(np.float64)
-    low, high = 0.0, 1.0
-    if len(finite) and (finite.min() < 0 or finite.max() > 1):
-        low, high = np.percentile(finite, [1, 99])
-    span = high - low if high > low else 1.0
-    share = np.clip((pixels.astype(np.float64) - low) / span, 0, 1)
+    with np.errstate(invalid="ignore"):  # signalling NaN, and infinity less infinity
+        values = pixels.astype(np.float64)
+        finite = values[np.isfinite(values)]
+        low, high = 0.0, 1.0
+        if len(finite) and (finite.min() < 0 or finite.max() > 1):
+            low, high = np.percentile(finite, [1, 99])
+        share = np.clip((values - low) / (high - low if high > low else 1.0), 0, 1)
     return np.rint(np.nan_to_num(share) * 65535).astype(np.uint16)
 
 
