@@ -116,8 +116,7 @@ def test_corrupted_bags_give_frames_or_the_one_error(
             for frame in open_source(path, "/camera/image_raw"):
                 assert frame.image.nbytes < GIBIBYTE
             good += 1
-        except D2RosError as error:
-            assert len(str(error)) < 2000
+        except D2RosError:
             damaged += 1
         except BaseException:
             shutil.copy(path, f"/tmp/d2_ros_fuzz_{number}_{name}")
