@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class DeviceError(D2RosError):
 
 
 class SharedDevice:
-    """The network on its device; all front-ends of the node run through here, one at a time.
+    """The network on its device; all front-ends of the node run through here, in one thread.
 
     Out of memory, a frame is tried once more after unused memory was given back. If that fails
     too, or the device is lost, parameter ``fallback`` decides.
@@ -141,10 +142,11 @@ def is_device_error(error: BaseException) -> bool:
 
 
 def give_memory_back() -> None:
-    """Return what nobody uses any more to the device."""
+    """Return what nobody uses any more to the device; one that is lost cannot take it."""
     gc.collect()
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):
+            torch.cuda.empty_cache()
 
 
 def _first_line(error: BaseException) -> str:

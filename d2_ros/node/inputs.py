@@ -91,7 +91,7 @@ class Inputs:
     ) -> None:
         self._node = node
         self._mailbox = mailbox
-        self._streams = streams
+        self._streams: Mapping[str, CameraStream] = streams
         self._subscriptions: list[Any] = []
         self._latched: set[str] = set()
         overridable = QoSOverridingOptions.with_default_policies()
@@ -101,7 +101,7 @@ class Inputs:
                 node.create_subscription(
                     CompressedImage if config.compressed else Image,
                     f"{camera}/image_raw" + ("/compressed" if config.compressed else ""),
-                    partial(self._on_image, stream, Gaps()),
+                    partial(self._on_image, camera, Gaps()),
                     image_qos(config.qos),
                     callback_group=WaitWhile(partial(mailbox.full, camera)) if replay else None,
                     qos_overriding_options=overridable,
@@ -141,14 +141,17 @@ class Inputs:
 
     def _on_image(
         self,
-        stream: CameraStream,
+        camera: str,
         gaps: Gaps,
         message: Image | CompressedImage,
         info: Mapping[str, Any],
     ) -> None:
+        stream = self._streams.get(camera)
+        if stream is None:
+            return
         stream.status.count("received")
         stream.status.count("lost", gaps.missed(info))
-        dropped = self._mailbox.put(stream.name, (message, time.monotonic_ns()))
+        dropped = self._mailbox.put(camera, (message, time.monotonic_ns()))
         if dropped:
             stream.status.count(dropped)
 
@@ -159,7 +162,8 @@ class Inputs:
             executor.wake()
 
     def destroy(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe; what the executor still holds for a while holds no front-end any more."""
+        self._streams = {}
         self._node.destroy_timer(self._look)
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)

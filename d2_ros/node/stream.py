@@ -124,6 +124,9 @@ class CameraStream:
             cause = "device_failed" if isinstance(error, DeviceError) else cause
             self._drop(cause, f"frame refused: {error}")
         except Exception as error:  # a bug must not take the robot's node down
+            if cancelled():  # the topics may be gone by now
+                self.status.count("stopped")
+                return
             if self.status.refuse("failed", repr(error)):
                 self._logger.error(f"{self.name}: internal error\n{traceback.format_exc()}")
             self._reset("after an internal error")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -107,3 +108,23 @@ def test_a_change_of_resolution_goes_on_with_a_new_window(show: Any) -> None:
     assert (status["processed"], status["resets"]) == (5, 2)
     assert matches[1].width > 0
     assert matches[2].width == matches[4].width == 0
+
+
+def test_cleaning_up_gives_the_network_and_the_window_back(
+    graph: Any, make_node: Any, make_driver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.0)
+    node = make_node(input__qos="replay", threads=1)
+    driver = make_driver()
+    for number in (1, 2):
+        node.trigger_configure()
+        node.trigger_activate()
+        graph.wait(driver.connected)
+        driver.images.publish(make_image(make_header(number * SECOND, "optical"), TEXTURE))
+        graph.wait(lambda: graph.status(node)["processed"] == 1)
+        frontend = node._device._frontends[0]
+        held = [weakref.ref(frontend), weakref.ref(frontend.extractor.network)]
+        del frontend
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+        assert [reference() for reference in held] == [None, None]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.lifecycle import TransitionCallbackReturn
 
 from d2_ros.node import device as device_module
 from d2_ros.node import stream as stream_module
@@ -114,6 +115,24 @@ def test_where_the_cpu_cannot_take_over_the_frame_is_refused(
     node, _ = run([LOST, LOST])
     assert fake[0].stamps == [3 * SECOND]
     assert graph.status(node, "left")["refused"] == 2
+
+
+def test_a_lost_device_does_not_keep_the_node_from_cleaning_up(
+    run: Any, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, _ = run([LOST], fallback="none")
+    asked = []
+
+    def empty_cache() -> None:
+        asked.append(1)
+        raise LOST
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert asked
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
 
 def test_a_bug_is_no_fault_of_the_device(graph: Any, run: Any, fake: Any) -> None:
