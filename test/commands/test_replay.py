@@ -251,7 +251,8 @@ def test_the_rules_of_the_estimators_hold_on_real_recordings_and_when_they_start
     tmp_path, real_data, estimator, name, layout
 ):
     source = list(open_source(real_data(name)))
-    config = with_values(Config(), {"features.max_edge": 256, "output.vins_format": layout})
+    small = {"features.max_edge": 192, "features.max_keypoints": 400, "threads": 1}
+    config = with_values(Config(), {**small, "output.vins_format": layout})
     with BagWriter(tmp_path / "out.mcap") as bag:
         frontend, tally = frontend_module.FrontEnd(config), Tally()
         run(source + source, frontend, ResultWriter(bag, config.output), tally)

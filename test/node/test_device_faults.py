@@ -86,7 +86,7 @@ def test_a_device_that_goes_on_failing_gives_way_to_the_cpu(
     node.trigger_deactivate()
     node.trigger_cleanup()
     node.trigger_configure()
-    assert node_entry(graph, driver, b"\0")["device"] == "cuda"  # it is tried again
+    graph.wait(lambda: node_entry(graph, driver, b"\0")["device"] == "cuda")  # it is tried again
 
 
 @pytest.mark.parametrize("errors", [[FULL, FULL], [LOST]])

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from rclpy.logging import LoggingSeverity
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from d2_ros.node import stream as stream_module
@@ -100,11 +101,12 @@ def fuzzed_info(rng: np.random.Generator) -> CameraInfo:
 @pytest.mark.parametrize("compressed", [False, True], ids=["raw", "compressed"])
 def test_fuzzed_messages_are_processed_or_refused(
     graph: Any, make_node: Any, make_driver: Any, fake: Any, little_memory: None,
-    monkeypatch: pytest.MonkeyPatch, compressed: bool,
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, compressed: bool,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.0)
     node = make_node(input__qos="replay", input__compressed=compressed)
-    node.get_logger().set_level(40)  # errors only
+    request.addfinalizer(lambda: node.get_logger().set_level(LoggingSeverity.UNSET))
+    node.get_logger().set_level(LoggingSeverity.ERROR)
     node.trigger_configure()
     node.trigger_activate()
     driver = make_driver()
