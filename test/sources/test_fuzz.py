@@ -73,7 +73,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "bag.bag": folder / "bag.bag",
         "bare.mcap": folder / "bare.mcap",
-        "zip.mcap": next((folder / "mcap").glob("*.mcap")),
+        "folder.mcap": next((folder / "mcap").glob("*.mcap")),
         "bag.db3": next((folder / "db3").glob("*.db3")),
     }
 
