@@ -29,7 +29,11 @@ GIBIBYTE = 1 << 30
 
 @pytest.fixture
 def little_memory():
-    """Let no allocation take the process more than a gibibyte beyond what it has."""
+    """Let no allocation take the process more than a gibibyte beyond what it has.
+
+    The libraries trust the lengths in a bag and ask for that much before they look at the file's
+    own size; here they are denied it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + GIBIBYTE, hard))
@@ -104,7 +108,7 @@ def corrupt(content: bytes, rng: np.random.Generator) -> bytes:
 def test_corrupted_bags_give_frames_or_the_one_error(
     originals: dict[str, Path], tmp_path: Path, little_memory: None
 ) -> None:
-    good = damaged = 0
+    good = damaged = greedy = 0
     slowest = 0.0
     for number in range(COUNT):
         rng = np.random.default_rng(number)
@@ -116,12 +120,16 @@ def test_corrupted_bags_give_frames_or_the_one_error(
             for frame in open_source(path, "/camera/image_raw"):
                 assert frame.image.nbytes < GIBIBYTE
             good += 1
-        except D2RosError:
+        except D2RosError as error:
             damaged += 1
+            greedy += "MemoryError" in str(error)
         except BaseException:
             shutil.copy(path, f"/tmp/d2_ros_fuzz_{number}_{name}")
             raise
         slowest = max(slowest, time.monotonic() - begin)
-    print(f"{COUNT} bags: {good} read to the end, {damaged} refused, slowest {slowest:.2f} s")
+    print(
+        f"{COUNT} bags: {good} read to the end, {damaged} refused ({greedy} of them as they asked "
+        f"for more than a gibibyte), slowest {slowest:.2f} s"
+    )
     assert damaged > COUNT / 4
     assert slowest < 5
