@@ -13,6 +13,9 @@ from d2_ros.errors import D2RosError
 MODELS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
 """Distortion models of ``sensor_msgs/CameraInfo`` and how many coefficients each may have."""
 
+FOCAL_RANGE = (1e-3, 1e7)
+"""Focal lengths, px, that a camera may have; others would send bearings out of float32's range."""
+
 _ITERATE = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-12)
 
 
@@ -43,7 +46,7 @@ class Camera:
         object.__setattr__(self, "distortion", np.asarray(self.distortion, np.float64).ravel())
         if self.model not in MODELS:
             known = ", ".join(MODELS)
-            raise D2RosError(f"distortion model {self.model!r} is unknown; known are {known}")
+            raise D2RosError(f"distortion model {self.model[:40]!r} is unknown; known are {known}")
         if len(self.distortion) not in MODELS[self.model]:
             raise D2RosError(
                 f"{self.model} calibration has {len(self.distortion)} coefficients; "
@@ -51,10 +54,12 @@ class Camera:
             )
         if not (np.isfinite(self.matrix).all() and np.isfinite(self.distortion).all()):
             raise D2RosError("calibration holds NaN or infinity; calibrate the camera again")
-        if self.matrix[0, 0] <= 0 or self.matrix[1, 1] <= 0:
+        focal = self.matrix[[0, 1], [0, 1]]
+        if focal.min() < FOCAL_RANGE[0] or focal.max() > FOCAL_RANGE[1]:
             raise D2RosError(
-                f"calibration has focal lengths {self.matrix[0, 0]:g} and {self.matrix[1, 1]:g}; "
-                "both must be positive (all zero means the driver is not calibrated)"
+                f"calibration has focal lengths {focal[0]:g} and {focal[1]:g} px; both must be "
+                f"positive, {FOCAL_RANGE[0]:g} to {FOCAL_RANGE[1]:g} "
+                "(all zero means the driver is not calibrated)"
             )
 
     @property

@@ -193,6 +193,14 @@ class InputConfig:
     )
     compressed: bool = _param(False, "Subscribe to image_raw/compressed instead of image_raw.")
     rectified: bool = _param(False, "Images are rectified: use P and no distortion.")
+    max_age: float = _param(
+        0.0,
+        "Frames whose stamp is older than this when their turn comes are dropped; 0 takes all.",
+        unit="s",
+        low=0.0,
+        high=3600.0,
+        live=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -224,6 +232,13 @@ class Config:
         "auto",
         "Arithmetic of the network: auto is fp32 on the CPU and fp16 on the GPU.",
         choices=("auto", "fp32", "fp16", "bf16"),
+    )
+    fallback: str = _param(
+        "cpu",
+        "What happens when the GPU is lost or out of memory (node only): cpu goes on there, "
+        "none refuses the frame.",
+        choices=("cpu", "none"),
+        live=True,
     )
     threads: int = _param(0, "CPU threads of the network; 0 takes all cores.", low=0, high=256)
     weights: str = _param(

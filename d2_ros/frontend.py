@@ -55,6 +55,11 @@ class FrontEnd:
         self._recent: NDArray[np.int64] = np.empty(0, np.int64)  # tracks seen in the last frame
         self._next_track = 1
 
+    def use(self, extractor: Extractor) -> None:
+        """Go on with another network, on another device perhaps, and with an empty window."""
+        self.extractor, self.device = extractor, extractor.device
+        self.reset()
+
     def reset(self) -> None:
         """Forget the window; track ids go on, for none is ever used twice."""
         self._window = []

@@ -21,7 +21,8 @@ ALLOWED = {
     **{name: LEAVES | set(FLOW[:index]) for index, name in enumerate(FLOW)},
     **{name: {"errors"} for name in LEAVES},
 }
-ALLOWED["node"] |= {"sources"}  # plays and records them
+ALLOWED["vins"] = LEAVES
+ALLOWED["node"] |= {"sources", "vins"}  # plays and records; the layout of one topic
 ABOVE = {"node", "commands", "cli", "evaluation", "training", "frontend"}
 
 

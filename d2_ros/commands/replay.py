@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from d2_ros.camera import Camera
+    from d2_ros.config import OutputConfig
     from d2_ros.records import FrameResult
     from d2_ros.sources import Frame
     from d2_ros.sources.writer import BagWriter
@@ -125,7 +126,7 @@ def replay(
     with BagWriter(output_file(out, source)) as bag:
         try:
             shown = track(frames, "Replaying", console=Console(stderr=True))
-            run(shown, frontend, bag, config.output.descriptors, tally)
+            run(shown, frontend, ResultWriter(bag, config.output), tally)
         except D2RosError as error:
             damage = error
     figures = tally.figures()
@@ -144,9 +145,7 @@ def replay(
         raise D2RosError(f"{count} of {count + tally.frames} frames were left out: {first}")
 
 
-def run(
-    frames: Iterable[Frame], frontend: Processor, bag: BagWriter, descriptors: str, tally: Tally
-) -> None:
+def run(frames: Iterable[Frame], frontend: Processor, writer: ResultWriter, tally: Tally) -> None:
     """Process `frames` in order, write the results and count them in `tally`.
 
     As in the node, a frame that is not later than the last one is refused, and a large jump back
@@ -156,6 +155,7 @@ def run(
     for frame in frames:
         if last is not None and frame.stamp <= last - CLOCK_JUMP:
             frontend.reset()
+            writer.reset()
             tally.resets += 1
         elif last is not None and frame.stamp <= last:
             tally.refused.append(f"frame {frame.stamp} is not later than {last}")
@@ -166,21 +166,54 @@ def run(
         except D2RosError as error:
             tally.refused.append(f"frame {frame.stamp}: {error}")
             continue
-        write_result(bag, frame, result, descriptors)
+        writer.write(frame, result)
         tally.add(result)
 
 
-def write_result(bag: BagWriter, frame: Frame, result: FrameResult, descriptors: str) -> None:
-    """Write the node's messages of one frame, and the camera_info that its image came with."""
-    from d2_ros.records import pack_descriptors
-    from d2_ros.sources.messages import camera_info, cloud
+class ResultWriter:
+    """Writes the node's messages of each frame, and the camera_info that its image came with.
 
-    height, width = frame.image.shape[:2]
-    stamp, frame_id = frame.stamp, frame.frame_id
-    bag.write(CAMERA_INFO_TOPIC, camera_info(stamp, frame_id, frame.camera, width, height))
-    topics = {"features": result.features, "matches": result.matches, "tracks": result.tracks}
-    if descriptors != "none":
-        topics["descriptors"] = pack_descriptors(result.descriptors, descriptors)
-    for topic, rows in topics.items():
-        if rows is not None:
-            bag.write(NAMESPACE + topic, cloud(stamp, frame_id, rows))
+    Parameters
+    ----------
+    bag
+        Where they go.
+    output
+        Which topics there are beside the usual ones.
+    """
+
+    def __init__(self, bag: BagWriter, output: OutputConfig) -> None:
+        from d2_ros.vins import VinsTracks
+
+        self._bag = bag
+        self._descriptors = output.descriptors
+        self._vins = None if output.vins_format == "none" else VinsTracks(output.vins_format)
+        self._told_uncalibrated = False
+
+    def reset(self) -> None:
+        """Begin anew: the front-end was reset."""
+        if self._vins is not None:
+            self._vins.reset()
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Write everything that `result` holds."""
+        from d2_ros.records import pack_descriptors
+        from d2_ros.sources.messages import camera_info, cloud, vins_cloud
+
+        height, width = frame.image.shape[:2]
+        stamp, frame_id = frame.stamp, frame.frame_id
+        self._bag.write(
+            CAMERA_INFO_TOPIC, camera_info(stamp, frame_id, frame.camera, width, height)
+        )
+        topics = {"features": result.features, "matches": result.matches, "tracks": result.tracks}
+        if self._descriptors != "none":
+            topics["descriptors"] = pack_descriptors(result.descriptors, self._descriptors)
+        for topic, rows in topics.items():
+            if rows is not None:
+                self._bag.write(NAMESPACE + topic, cloud(stamp, frame_id, rows))
+        if self._vins is not None:
+            content = self._vins.update(stamp, result.features, frame.camera)
+            if content is not None:
+                self._bag.write(NAMESPACE + "feature_tracks", vins_cloud(stamp, frame_id, content))
+            elif not self._told_uncalibrated:
+                self._told_uncalibrated = True
+                typer.echo(f"frame {stamp} has no calibration: no feature_tracks for it", err=True)

@@ -1,93 +1,15 @@
-"""Counts, times and the last error, as ``diagnostic_msgs/DiagnosticArray``."""
+"""The node's and the cameras' state as ``diagnostic_msgs/DiagnosticArray``."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Mapping
-from threading import Lock
+from pathlib import Path
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
-from d2_ros.records import FrameResult
-
-LOG_INTERVAL = 10.0
-"""Seconds between two log lines for the same cause of refused frames."""
-
-SMOOTHING = 0.1
-"""Weight of the newest frame in the mean stage times."""
-
-REFUSALS = ("bad_image", "bad_calibration", "refused", "failed")
-"""Causes that make a camera's status a warning while they grow."""
-
-
-class CameraStatus:
-    """What happened to the frames of one camera; written by two threads."""
-
-    def __init__(self, camera: str) -> None:
-        self.camera = camera
-        self._lock = Lock()
-        self._counts: Counter[str] = Counter(
-            received=0, processed=0, keyframes=0, overwritten=0, out_of_order=0, resets=0
-        )
-        self._counts.update(dict.fromkeys(REFUSALS, 0))
-        self._times: dict[str, float] = {}
-        self._tracks = 0
-        self._last_error = ""
-        self._logged: dict[str, float] = {}
-        self._reported: Counter[str] = Counter()
-
-    def count(self, event: str) -> None:
-        """Count one `event`."""
-        with self._lock:
-            self._counts[event] += 1
-
-    def counts(self) -> dict[str, int]:
-        """Return all counts so far."""
-        with self._lock:
-            return dict(self._counts)
-
-    def refuse(self, cause: str, reason: str) -> bool:
-        """Count a refused frame; return whether it is time to log `cause` again."""
-        now = time.monotonic()
-        with self._lock:
-            self._counts[cause] += 1
-            self._last_error = reason
-            due = now - self._logged.get(cause, -LOG_INTERVAL) >= LOG_INTERVAL
-            if due:
-                self._logged[cause] = now
-            return due
-
-    def finish(self, result: FrameResult, total_ms: float) -> None:
-        """Record a processed frame."""
-        with self._lock:
-            self._counts["processed"] += 1
-            self._counts["keyframes"] += result.is_keyframe
-            self._tracks = int(np.count_nonzero(result.features["track_id"]))
-            for stage, spent in {**result.timings_ms, "total": total_ms}.items():
-                mean = self._times.get(stage, spent)
-                self._times[stage] = mean + SMOOTHING * (spent - mean)
-
-    def report(self) -> DiagnosticStatus:
-        """Return the state, a warning if frames were refused since the last report."""
-        with self._lock:
-            fresh = {
-                cause: self._counts[cause] - self._reported[cause]
-                for cause in REFUSALS
-                if self._counts[cause] > self._reported[cause]
-            }
-            self._reported = self._counts.copy()
-            values: dict[str, object] = dict(self._counts)
-            values |= {"tracks": self._tracks, "last_error": self._last_error}
-            values |= {f"{stage}_mean_ms": f"{mean:.2f}" for stage, mean in self._times.items()}
-        if fresh:
-            level = DiagnosticStatus.WARN
-            message = ", ".join(f"{count} {cause}" for cause, count in fresh.items())
-        else:
-            level, message = DiagnosticStatus.OK, "ok"
-        return make_status(level, self.camera, message, values)
+from d2_ros.node.device import SharedDevice
+from d2_ros.node.status import CameraStatus
 
 
 def make_status(
@@ -103,6 +25,42 @@ def make_status(
     )
 
 
+def node_status(
+    state: str, device: SharedDevice | None, weights: str, last_error: str
+) -> DiagnosticStatus:
+    """Return the node's own entry: an error if a transition failed, a warning on a fallback."""
+    complaint = device.complaint if device else ""
+    values = {
+        "state": state,
+        "device": device.name if device else "none",
+        "device_memory_mb": device.memory_mb if device else "0",
+        "process_memory_mb": process_memory_mb(),
+        "weights": weights,
+        "last_error": last_error or complaint,
+    }
+    level = DiagnosticStatus.WARN if complaint else DiagnosticStatus.OK
+    level = DiagnosticStatus.ERROR if last_error else level
+    return make_status(level, "node", last_error or complaint or state, values)
+
+
+def camera_status(status: CameraStatus) -> DiagnosticStatus:
+    """Return a camera's entry, a warning if frames were refused since the last one."""
+    warnings, values = status.report()
+    if not warnings:
+        return make_status(DiagnosticStatus.OK, status.camera, "ok", values)
+    message = ", ".join(f"{count} {cause}" for cause, count in warnings.items())
+    return make_status(DiagnosticStatus.WARN, status.camera, message, values)
+
+
 def make_array(header: Header, statuses: list[DiagnosticStatus]) -> DiagnosticArray:
     """Return the message for ``/diagnostics``."""
     return DiagnosticArray(header=header, status=statuses)
+
+
+def process_memory_mb() -> str:
+    """Return the resident memory of this process, MiB, where the system tells it."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return "unknown"
+    return f"{pages * 4096 / 2**20:.0f}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
+from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
-import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -18,17 +20,20 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from d2_ros.errors import D2RosError
-from d2_ros.features.extractor import Extractor
-from d2_ros.frontend import FrontEnd
 from d2_ros.node.calibration import Calibration
-from d2_ros.node.diagnostics import CameraStatus, make_array, make_status
+from d2_ros.node.device import SharedDevice, give_memory_back
+from d2_ros.node.diagnostics import camera_status, make_array, node_status
 from d2_ros.node.inputs import Inputs
 from d2_ros.node.mailbox import Mailbox, Worker
 from d2_ros.node.outputs import Outputs
 from d2_ros.node.parameters import declare, updated
+from d2_ros.node.status import CameraStatus
 from d2_ros.node.stream import CameraStream
 
 DIAGNOSTICS_PERIOD = 1.0
+
+STOP_PATIENCE = 1.0
+"""Seconds that leaving the active state waits for the frame at hand; its result is dropped."""
 
 
 class FrontEndNode(LifecycleNode):
@@ -53,7 +58,9 @@ class FrontEndNode(LifecycleNode):
         self._streams: dict[str, CameraStream] = {}
         self._inputs: Inputs | None = None
         self._worker: Worker[Any] | None = None
-        self._device = "none"
+        self._retired: list[Worker[Any]] = []
+        self._one_frame_at_a_time = Lock()
+        self._device: SharedDevice | None = None
         self._state = "unconfigured"
         self._last_error = ""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -71,51 +78,68 @@ class FrontEndNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights and advertise the outputs."""
-        try:
-            extractor = Extractor(self.config)
-            extractor.extract([np.zeros((64, 64), np.uint8)])  # first use of a GPU is slow
-            self._device = str(extractor.device)
-            for camera in self.config.cameras:
-                self._streams[camera] = CameraStream(
-                    camera,
-                    FrontEnd(self.config, extractor),
-                    Outputs(self, camera, self.config.output),
-                    Calibration(self.config.input.rectified),
-                    CameraStatus(camera),
-                    self.get_logger(),
-                )
-        except D2RosError as error:
-            self._last_error = str(error)
-            self.get_logger().error(f"cannot configure: {error}")
-            self._drop_streams()
-            return TransitionCallbackReturn.FAILURE
-        self._last_error = ""
+        return self._attempt("configure", self._configure, self._drop_streams)
+
+    def _configure(self) -> None:
+        self._device = SharedDevice(self.config, self.get_logger())
+        for camera in self.config.cameras:
+            self._streams[camera] = CameraStream(
+                camera,
+                self._device.add_frontend(self.config),
+                Outputs(self, camera, self.config.output),
+                Calibration(self.config.input.rectified),
+                CameraStatus(camera),
+                self.get_logger(),
+                lambda: self.get_clock().now().nanoseconds,
+            )
         self._state = "inactive"
-        remedy = "" if self._device != "cpu" else " (no GPU in use: expect a few seconds per frame)"
+        device = self._device.name
+        remedy = "" if device != "cpu" else " (no GPU in use: expect a few seconds per frame)"
         self.get_logger().info(
-            f"{self.config.weights} weights on {self._device}{remedy}, "
+            f"{self.config.weights} weights on {device}{remedy}, "
             f"cameras: {', '.join(self.config.cameras)}"
         )
-        return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras and start the worker."""
         result = super().on_activate(state)
         if result != TransitionCallbackReturn.SUCCESS:
             return result
+        return self._attempt("activate", self._activate, lambda: self.on_deactivate(state))
+
+    def _activate(self) -> None:
         mailbox: Mailbox[Any] = Mailbox()
-        self._inputs = Inputs(self, self._streams, mailbox, self.config.input)
-        self._worker = Worker(
-            mailbox,
-            lambda camera, message: self._streams[camera].handle(message),
-            self._inputs.on_slot_free,
-        )
+        streams = dict(self._streams)
+
+        def handle(camera: str, entry: tuple[Any, int]) -> None:
+            message, received = entry
+            # After a deactivation that did not wait to the end two workers may overlap.
+            with self._one_frame_at_a_time:
+                streams[camera].handle(message, received, lambda: mailbox.closed)
+
+        self._inputs = Inputs(self, streams, mailbox, self.config.input)
+        self._worker = Worker(mailbox, handle, self._inputs.on_slot_free)
         self._state = "active"
         self.get_logger().info(f"active, {self.config.input.qos}: {', '.join(self._inputs.topics)}")
+
+    def _attempt(
+        self, transition: str, action: Callable[[], None], undo: Callable[[], Any]
+    ) -> TransitionCallbackReturn:
+        """Do a transition, or say why not and leave the node as it was."""
+        try:
+            action()
+        except Exception as error:  # rclpy itself would say nothing of it
+            known = isinstance(error, D2RosError)
+            self._last_error = str(error) if known else repr(error)
+            trace = "" if known else f"\n{traceback.format_exc()}"
+            self.get_logger().error(f"cannot {transition}: {self._last_error}{trace}")
+            undo()
+            return TransitionCallbackReturn.FAILURE
+        self._last_error = ""
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe and let the worker finish the frame at hand."""
+        """Unsubscribe and drop the work in flight."""
         self._stop()
         self._state = "inactive"
         return super().on_deactivate(state)
@@ -145,14 +169,17 @@ class FrontEndNode(LifecycleNode):
             self._inputs.destroy()
             self._inputs = None
         if self._worker is not None:
-            self._worker.stop()
+            for camera in self._worker.stop(STOP_PATIENCE):
+                self._streams[camera].status.count("stopped")
+            self._retired = [w for w in (*self._retired, self._worker) if w.alive]
             self._worker = None
 
     def _drop_streams(self) -> None:
         for stream in self._streams.values():
             stream.outputs.destroy()
         self._streams.clear()
-        self._device = "none"
+        self._device = None
+        give_memory_back()
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         try:
@@ -176,21 +203,16 @@ class FrontEndNode(LifecycleNode):
 
     def publish_diagnostics(self) -> None:
         """Send the state of the node and of every camera."""
-        level = DiagnosticStatus.ERROR if self._last_error else DiagnosticStatus.OK
-        values = {
-            "state": self._state,
-            "device": self._device,
-            "weights": self.config.weights,
-            "last_error": self._last_error,
-        }
-        node = make_status(level, "node", self._last_error or self._state, values)
-        cameras = [stream.status.report() for stream in self._streams.values()]
         header = Header(stamp=self.get_clock().now().to_msg())
+        node = node_status(self._state, self._device, self.config.weights, self._last_error)
+        cameras = [camera_status(stream.status) for stream in self._streams.values()]
         self._diagnostics.publish(make_array(header, [node, *cameras]))
 
     def close(self) -> None:
         """Stop the worker and give everything back, whatever the state."""
         self._stop()
+        for worker in self._retired:
+            worker.join()  # Python must not end while a thread of it is in torch
         self._drop_streams()
         self.destroy_node()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -40,6 +41,28 @@ LOOK_PERIOD = 0.2
 """Seconds between looks for latched camera_info while a camera has none."""
 
 
+class Gaps:
+    """Counts the messages that were published but never reached a subscription.
+
+    The middleware numbers what a publisher sends (Fast DDS does from Jazzy on; without numbers
+    nothing is counted). With keep last 1 it drops what the node does not take in time.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[bytes, int] | None = None
+
+    def missed(self, info: Mapping[str, Any]) -> int:
+        """Return how many messages are missing between the last one and this one."""
+        number = info.get("publication_sequence_number")
+        if number is None:
+            return 0
+        publisher = bytes((info.get("publisher_gid") or {}).get("data", b""))
+        last, self._last = self._last, (publisher, number)
+        if last is None or last[0] != publisher:
+            return 0
+        return max(number - last[1] - 1, 0)
+
+
 class WaitWhile(MutuallyExclusiveCallbackGroup):
     """A callback group that the executor passes over while `busy()` holds.
 
@@ -68,7 +91,7 @@ class Inputs:
     ) -> None:
         self._node = node
         self._mailbox = mailbox
-        self._streams = streams
+        self._streams: Mapping[str, CameraStream] = streams
         self._subscriptions: list[Any] = []
         self._latched: set[str] = set()
         overridable = QoSOverridingOptions.with_default_policies()
@@ -78,7 +101,7 @@ class Inputs:
                 node.create_subscription(
                     CompressedImage if config.compressed else Image,
                     f"{camera}/image_raw" + ("/compressed" if config.compressed else ""),
-                    partial(self._on_image, stream),
+                    partial(self._on_image, camera, Gaps()),
                     image_qos(config.qos),
                     callback_group=WaitWhile(partial(mailbox.full, camera)) if replay else None,
                     qos_overriding_options=overridable,
@@ -116,10 +139,21 @@ class Inputs:
                 self._latched.add(name)
                 self._subscribe_info(stream, LATCHED_INFO_QOS)
 
-    def _on_image(self, stream: CameraStream, message: Image | CompressedImage) -> None:
+    def _on_image(
+        self,
+        camera: str,
+        gaps: Gaps,
+        message: Image | CompressedImage,
+        info: Mapping[str, Any],
+    ) -> None:
+        stream = self._streams.get(camera)
+        if stream is None:
+            return
         stream.status.count("received")
-        if self._mailbox.put(stream.name, message):
-            stream.status.count("overwritten")
+        stream.status.count("lost", gaps.missed(info))
+        dropped = self._mailbox.put(camera, (message, time.monotonic_ns()))
+        if dropped:
+            stream.status.count(dropped)
 
     def on_slot_free(self) -> None:
         """Let the executor look at the waiting subscriptions again (worker's thread)."""
@@ -128,7 +162,8 @@ class Inputs:
             executor.wake()
 
     def destroy(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe; what the executor still holds for a while holds no front-end any more."""
+        self._streams = {}
         self._node.destroy_timer(self._look)
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)

@@ -21,13 +21,23 @@ class Mailbox(Generic[T]):
         self._changed = Condition()
         self._open = True
 
-    def put(self, camera: str, item: T) -> bool:
-        """Leave `item`; return whether it replaced one that nobody had taken."""
+    @property
+    def closed(self) -> bool:
+        """Whether the mailbox takes nothing any more."""
+        return not self._open
+
+    def put(self, camera: str, item: T) -> str | None:
+        """Leave `item`; return why an item was dropped, if one was.
+
+        ``overwritten``: it replaced one that nobody had taken; ``stopped``: the mailbox is closed.
+        """
         with self._changed:
+            if not self._open:
+                return "stopped"
             replaced = camera in self._slots
             self._slots[camera] = item
             self._changed.notify()
-            return replaced
+            return "overwritten" if replaced else None
 
     def take(self) -> tuple[str, T] | None:
         """Wait for an item and take it; None once the mailbox is closed."""
@@ -42,12 +52,14 @@ class Mailbox(Generic[T]):
         """Return whether an item of `camera` waits to be taken."""
         return camera in self._slots
 
-    def close(self) -> None:
-        """Drop what waits and let :meth:`take` return None from now on."""
+    def close(self) -> list[str]:
+        """Drop what waits, let :meth:`take` return None from now on; return whose items it was."""
         with self._changed:
             self._open = False
+            dropped = list(self._slots)
             self._slots.clear()
             self._changed.notify_all()
+            return dropped
 
 
 class Worker(Generic[T]):
@@ -77,7 +89,21 @@ class Worker(Generic[T]):
             self._on_take()
             self._handle(*entry)
 
-    def stop(self) -> None:
-        """Close the mailbox and wait until the item at hand is done."""
-        self._mailbox.close()
+    @property
+    def alive(self) -> bool:
+        """Whether the thread still runs."""
+        return self._thread.is_alive()
+
+    def stop(self, patience: float) -> list[str]:
+        """Close the mailbox; return the cameras whose items it dropped.
+
+        The item at hand is waited for, but no longer than `patience` seconds: it ends by itself,
+        and whoever handles it sees by the closed mailbox that its result is no longer wanted.
+        """
+        dropped = self._mailbox.close()
+        self._thread.join(patience)
+        return dropped
+
+    def join(self) -> None:
+        """Wait until the thread has ended, after :meth:`stop`."""
         self._thread.join()

@@ -6,14 +6,24 @@ import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point32
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import (
+    CameraInfo,
+    ChannelFloat32,
+    CompressedImage,
+    Image,
+    PointCloud,
+    PointCloud2,
+    PointField,
+)
 from std_msgs.msg import Header
 
 from d2_ros.camera import Camera, from_calibration
 from d2_ros.errors import D2RosError
 from d2_ros.records import point_fields, split_stamp
 from d2_ros.sources.images import decode_compressed, decode_image
+from d2_ros.vins import VinsPoints
 
 
 def byte_array(data: NDArray[np.generic]) -> array.array[int]:
@@ -48,6 +58,18 @@ def make_cloud(header: Header, rows: NDArray[np.void]) -> PointCloud2:
         data=byte_array(rows),
         # Without a calibration x, y and z are NaN, which is what "not dense" says.
         is_dense="x" not in (rows.dtype.names or ()) or bool(np.isfinite(rows["x"]).all()),
+    )
+
+
+def make_vins_cloud(header: Header, content: VinsPoints) -> PointCloud:
+    """Return the message of the ``feature_tracks`` topic."""
+    return PointCloud(
+        header=header,
+        points=[Point32(x=x, y=y, z=z) for x, y, z in content.points.tolist()],
+        channels=[
+            ChannelFloat32(name=name, values=array.array("f", values.tobytes()))
+            for name, values in zip(content.names, content.channels, strict=True)
+        ],
     )
 
 

@@ -10,13 +10,15 @@ from cv_bridge import CvBridge
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CompressedImage, Image, PointCloud, PointCloud2
 from std_msgs.msg import Header
 
+from d2_ros.camera import Camera
 from d2_ros.config import OutputConfig
-from d2_ros.node.messages import byte_array, make_cloud
+from d2_ros.node.messages import byte_array, make_cloud, make_vins_cloud
 from d2_ros.node.overlay import TRAIL_FRAMES, draw_overlay, encode_jpeg
 from d2_ros.records import FrameResult, pack_descriptors
+from d2_ros.vins import VinsTracks
 
 OUTPUT_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -41,11 +43,22 @@ class Outputs:
         if self._descriptor_kind != "none":
             self._descriptors = advertise(PointCloud2, "descriptors")
             self._publishers.append(self._descriptors)
+        self._vins: VinsTracks | None = None
+        if config.vins_format != "none":
+            self._vins = VinsTracks(config.vins_format)
+            self._feature_tracks = advertise(PointCloud, "feature_tracks")
+            self._publishers.append(self._feature_tracks)
         self._bridge = CvBridge()
         self._past: deque[NDArray[np.void]] = deque(maxlen=TRAIL_FRAMES)
 
-    def publish(self, header: Header, image: NDArray[Any], result: FrameResult) -> None:
+    def publish(
+        self, header: Header, image: NDArray[Any], result: FrameResult, camera: Camera | None
+    ) -> None:
         """Send everything that `result` holds; `header` is the image's own."""
+        if self._vins is not None:
+            content = self._vins.update(result.stamp, result.features, camera)
+            if content is not None:
+                self._feature_tracks.publish(make_vins_cloud(header, content))
         if self._descriptor_kind != "none":
             rows = pack_descriptors(result.descriptors, self._descriptor_kind)
             self._descriptors.publish(make_cloud(header, rows))
@@ -73,10 +86,14 @@ class Outputs:
             )
 
     def forget(self) -> None:
-        """Drop the trails (the front-end was reset)."""
+        """Drop the trails and the ids for VINS (the front-end was reset)."""
         self._past.clear()
+        if self._vins is not None:
+            self._vins.reset()
 
     def destroy(self) -> None:
         """Remove the publishers from the node."""
+        # Without the newer function the node would keep a list of dead publishers.
+        destroy = getattr(self._node, "destroy_lifecycle_publisher", self._node.destroy_publisher)
         for publisher in self._publishers:
-            self._node.destroy_publisher(publisher)
+            destroy(publisher)

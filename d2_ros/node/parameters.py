@@ -47,11 +47,6 @@ def declare(node: Node) -> Config:
     """
     config = with_values(Config(), _overrides(node))
     check_cameras(config.cameras)
-    if config.output.vins_format != "none":
-        raise D2RosError(
-            f"parameter output.vins_format is {config.output.vins_format!r} but this version does "
-            "not publish feature_tracks yet; leave it at none"
-        )
     for parameter in parameters(config):
         value: Any = parameter.default
         if isinstance(value, tuple):

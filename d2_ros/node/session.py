@@ -12,7 +12,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CompressedImage, PointCloud2
+from sensor_msgs.msg import CompressedImage, PointCloud, PointCloud2
 
 from d2_ros.config import OutputConfig
 from d2_ros.errors import D2RosError
@@ -32,6 +32,8 @@ def output_topics(config: OutputConfig) -> dict[str, type]:
     names = ["features", "matches", "tracks"]
     names += [] if config.descriptors == "none" else ["descriptors"]
     clouds: dict[str, type] = {NAMESPACE + name: PointCloud2 for name in names}
+    if config.vins_format != "none":
+        clouds[f"{NAMESPACE}feature_tracks"] = PointCloud
     return clouds | {f"{NAMESPACE}overlay/compressed": CompressedImage}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -14,9 +15,10 @@ from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.node.calibration import Calibration
-from d2_ros.node.diagnostics import CameraStatus
+from d2_ros.node.device import DeviceError
 from d2_ros.node.messages import read_image, stamp_of
 from d2_ros.node.outputs import Outputs
+from d2_ros.node.status import CameraStatus, FrameTimes
 from d2_ros.records import FrameResult
 from d2_ros.timing import CLOCK_JUMP
 
@@ -39,7 +41,17 @@ class Processor(Protocol):
 
 
 class CameraStream:
-    """State of one camera between frames."""
+    """State of one camera between frames.
+
+    Parameters
+    ----------
+    name
+        The camera's name.
+    frontend, outputs, calibration, status, logger
+        What the stream works with.
+    now
+        Gives the node's time, integer nanoseconds.
+    """
 
     def __init__(
         self,
@@ -49,6 +61,7 @@ class CameraStream:
         calibration: Calibration,
         status: CameraStatus,
         logger: RcutilsLogger,
+        now: Callable[[], int],
     ) -> None:
         self.name = name
         self.outputs = outputs
@@ -56,6 +69,8 @@ class CameraStream:
         self.status = status
         self._frontend = frontend
         self._logger = logger
+        self._now = now
+        self._shape: tuple[int, ...] | None = None
         self._camera: Camera | None = None
         self._last_stamp: int | None = None
         self._started = False
@@ -72,28 +87,53 @@ class CameraStream:
         """Drop the window before the next frame."""
         self._reset_asked = True
 
-    def handle(self, message: Image | CompressedImage) -> None:
-        """Process and publish one image; whatever is wrong with it is counted and logged."""
+    def handle(
+        self, message: Image | CompressedImage, received: int, cancelled: Callable[[], bool]
+    ) -> None:
+        """Process and publish one image; whatever is wrong with it is counted and logged.
+
+        Parameters
+        ----------
+        message
+            The image.
+        received
+            When it came, ``time.monotonic_ns()``.
+        cancelled
+            Whether the node was deactivated meanwhile, so that the result is not wanted.
+        """
         self._apply_requests()
-        if not self._admit(stamp_of(message.header)):
+        stamp = stamp_of(message.header)
+        if not self._admit(stamp):
             return
         cause = "bad_image"
         try:
-            started = time.perf_counter()
+            started = time.monotonic_ns()
             image = read_image(message)
             cause = "bad_calibration"
             camera = self._camera_for(image)
             cause = "refused"
-            result = self._frontend.process(image, stamp_of(message.header), camera)
-            self.outputs.publish(message.header, image, result)
-            self.status.finish(result, (time.perf_counter() - started) * 1e3)
+            result = self._frontend.process(image, stamp, camera)
+            if cancelled():
+                self.status.count("stopped")
+                return
+            self.outputs.publish(message.header, image, result, camera)
+            done = time.monotonic_ns()
+            spans = (started - received, done - started, self._now() - stamp)
+            self.status.finish(result, FrameTimes(*(span * 1e-6 for span in spans)))
         except D2RosError as error:
-            if self.status.refuse(cause, str(error)):
-                self._logger.warning(f"{self.name}: frame refused: {error}")
+            cause = "device_failed" if isinstance(error, DeviceError) else cause
+            self._drop(cause, f"frame refused: {error}")
         except Exception as error:  # a bug must not take the robot's node down
+            if cancelled():  # the topics may be gone by now
+                self.status.count("stopped")
+                return
             if self.status.refuse("failed", repr(error)):
                 self._logger.error(f"{self.name}: internal error\n{traceback.format_exc()}")
             self._reset("after an internal error")
+
+    def _drop(self, cause: str, reason: str) -> None:
+        if self.status.refuse(cause, reason):
+            self._logger.warning(f"{self.name}: {reason}")
 
     def _apply_requests(self) -> None:
         if self._next_config is not None:
@@ -104,11 +144,14 @@ class CameraStream:
 
     def _admit(self, stamp: int) -> bool:
         """Return whether a frame of this time is to be processed."""
+        age, max_age = (self._now() - stamp) * 1e-9, self._frontend.config.input.max_age
+        if 0 < max_age < age:
+            self._drop("too_old", f"frame {stamp} is {age:.3f} s old, input.max_age is {max_age:g}")
+            return False
         last = self._last_stamp
         if last is not None and stamp <= last:
             if last - stamp < CLOCK_JUMP:
-                if self.status.refuse("out_of_order", f"frame {stamp} is not after {last}"):
-                    self._logger.warning(f"{self.name}: frame {stamp} skipped: not after {last}")
+                self._drop("out_of_order", f"frame {stamp} is not after {last}")
                 return False
             self._reset("because time jumped back")
         self._last_stamp = stamp
@@ -120,15 +163,20 @@ class CameraStream:
         if self.calibration.uncalibrated:
             self._tell_uncalibrated("the driver is not calibrated (K is all zero)")
         camera = self.calibration.camera_for(image.shape[1], image.shape[0])
-        if camera is not self._camera and self._started:
+        if self._started and camera is not self._camera:
             self._reset("because the calibration changed")
-        self._camera, self._started = camera, True
+        elif self._started and image.shape[:2] != self._shape:
+            self._reset("because the size of the images changed")
+        self._camera, self._shape, self._started = camera, image.shape[:2], True
         return camera
 
     def _tell_uncalibrated(self, reason: str) -> None:
         if not self._told_uncalibrated:
             self._told_uncalibrated = True
-            self._logger.warning(f"{self.name}: {reason}: pixels only, x y z are NaN")
+            self._logger.warning(
+                f"{self.name}: {reason}: pixels only, x y z are NaN, "
+                "and there is no feature_tracks message for VINS"
+            )
 
     def _reset(self, why: str) -> None:
         self._frontend.reset()

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from d2_ros.errors import D2RosError
 
-MAX_PIXELS = 100_000_000
-"""Larger compressed images are refused before they are decoded: a few bytes can claim a lot."""
+MAX_PIXELS = 50_000_000
+"""Larger compressed images are refused before they are decoded: a few bytes can claim a lot.
+
+With four channels of 16 bit this is 400 MB decoded, and 300 MB more for the copy without alpha.
+"""
 
 
 class _Layout(NamedTuple):
@@ -27,6 +30,7 @@ class _Layout(NamedTuple):
 ENCODINGS = {
     "mono8": _Layout("u1", 1),
     "8UC1": _Layout("u1", 1),
+    "32FC1": _Layout("f4", 1),
     "mono16": _Layout("u2", 1),
     "16UC1": _Layout("u2", 1),
     "bgr8": _Layout("u1", 3),
@@ -37,6 +41,9 @@ ENCODINGS = {
     "uyvy": _Layout("u1", 2, cv2.COLOR_YUV2BGR_UYVY),
     "yuv422_yuy2": _Layout("u1", 2, cv2.COLOR_YUV2BGR_YUY2),
     "yuyv": _Layout("u1", 2, cv2.COLOR_YUV2BGR_YUY2),
+    # The grey plane comes first; how the colours lie behind it is each driver's own affair.
+    "nv21": _Layout("u1", 1),
+    "nv24": _Layout("u1", 1),
 }
 """The encodings of ``sensor_msgs/Image`` that hold a picture."""
 
@@ -65,7 +72,8 @@ def decode_image(
 
     Returns
     -------
-    ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16, native byte order; a copy of its own.
+    ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16 (floats as in :func:`_from_float`),
+    native byte order; a copy of its own.
 
     Raises
     ------
@@ -74,7 +82,8 @@ def decode_image(
     """
     if encoding not in ENCODINGS:
         raise D2RosError(
-            f"image encoding {encoding!r} is not supported; publish one of {', '.join(ENCODINGS)}"
+            f"image encoding {encoding[:40]!r} is not supported; "
+            f"publish one of {', '.join(ENCODINGS)}"
         )
     depth, channels, conversion = ENCODINGS[encoding]
     raw = np.frombuffer(data, np.uint8)
@@ -92,7 +101,25 @@ def decode_image(
     rows = np.ascontiguousarray(raw[: step * height].reshape(height, step)[:, :row])
     pixels = rows.view(kind.newbyteorder(">" if is_bigendian else "<")).astype(kind)
     pixels = pixels.reshape((height, width, channels) if channels > 1 else (height, width))
+    if kind.kind == "f":
+        return _from_float(pixels)
     return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+
+
+def _from_float(pixels: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Return 16 bit grey; 0 to 1 is the full scale, other values are stretched to it.
+
+    They are stretched from the 1st to the 99th percentile, so that a few hot pixels do not
+    flatten the picture. NaN and minus infinity become black, infinity white.
+    """
+    with np.errstate(invalid="ignore"):  # signalling NaN, and infinity less infinity
+        values = pixels.astype(np.float64)
+        finite = values[np.isfinite(values)]
+        low, high = 0.0, 1.0
+        if len(finite) and (finite.min() < 0 or finite.max() > 1):
+            low, high = np.percentile(finite, [1, 99])
+        share = np.clip((values - low) / (high - low if high > low else 1.0), 0, 1)
+    return np.rint(np.nan_to_num(share) * 65535).astype(np.uint16)
 
 
 def decode_compressed(format: str, data: Any) -> NDArray[Any]:
@@ -118,7 +145,7 @@ def decode_compressed(format: str, data: Any) -> NDArray[Any]:
     header = _header(content)
     if header is None:
         raise D2RosError(
-            f"compressed image of format {format!r} is neither JPEG nor PNG; "
+            f"compressed image of format {format[:40]!r} is neither JPEG nor PNG; "
             "publish it with image_transport's jpeg or png"
         )
     width, height, complete = header
@@ -127,8 +154,8 @@ def decode_compressed(format: str, data: Any) -> NDArray[Any]:
             f"compressed image claims {width}x{height} pixels; at most {MAX_PIXELS} are accepted"
         )
     if not complete:
-        raise D2RosError(f"compressed image ({format!r}, {len(content)} bytes) is cut short")
-    return _decode(content, f"compressed image of format {format!r}")
+        raise D2RosError(f"compressed image ({format[:40]!r}, {len(content)} bytes) is cut short")
+    return _decode(content, f"compressed image of format {format[:40]!r}")
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -185,6 +212,8 @@ def _jpeg_header(content: bytes) -> tuple[int, int, bool]:
         marker = content[position + 1]
         if marker == 0xFF:  # fill byte
             position += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # these stand alone, without a length
+            position += 2
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", content, position + 5)
             # An EXIF preview has an end mark of its own, but before this place.

@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from d2_ros.camera import Camera
 from d2_ros.records import point_fields, split_stamp
+from d2_ros.vins import VinsPoints
 
 TYPES = get_typestore(Stores.ROS2_HUMBLE)
 """Definitions of the common message types, which are the same in all current distributions."""
@@ -59,6 +60,22 @@ def cloud(stamp: int, frame_id: str, rows: NDArray[np.void]) -> Any:
         data=_octets(rows),
         # Without a calibration x, y and z are NaN, which is what "not dense" says.
         is_dense="x" not in (rows.dtype.names or ()) or bool(np.isfinite(rows["x"]).all()),
+    )
+
+
+def vins_cloud(stamp: int, frame_id: str, content: VinsPoints) -> Any:
+    """Return the message of the ``feature_tracks`` topic, a PointCloud."""
+    return _message(
+        "sensor_msgs/msg/PointCloud",
+        header=header(stamp, frame_id),
+        points=[
+            _message("geometry_msgs/msg/Point32", x=x, y=y, z=z)
+            for x, y, z in content.points.tolist()
+        ],
+        channels=[
+            _message("sensor_msgs/msg/ChannelFloat32", name=name, values=values)
+            for name, values in zip(content.names, content.channels, strict=True)
+        ],
     )
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 
 import cv2
 import numpy as np
@@ -7,9 +8,11 @@ from rosbags.highlevel import AnyReader
 
 import d2_ros.frontend as frontend_module
 from d2_ros.camera import Camera
-from d2_ros.commands.replay import Tally, run
-from d2_ros.sources import Frame
+from d2_ros.commands.replay import ResultWriter, Tally, run
+from d2_ros.config import Config, OutputConfig, with_values
+from d2_ros.sources import Frame, open_source
 from d2_ros.sources import messages as build
+from d2_ros.sources.bagfiles import ScannedBag
 from d2_ros.sources.writer import BagWriter
 
 CAMERA = Camera(32, 24, [[50, 0, 15.5], [0, 51, 11.5], [0, 0, 1]], [])
@@ -129,7 +132,7 @@ def test_disorder_is_refused_and_a_loop_starts_over(tmp_path, fake_frontend):
     frames = [Frame(int(second * 1e9), image, None) for second in seconds]
     frontend, tally = frontend_module.FrontEnd(None), Tally()
     with BagWriter(tmp_path / "out.mcap") as bag:
-        run(frames, frontend, bag, "none", tally)
+        run(frames, frontend, ResultWriter(bag, OutputConfig()), tally)
     assert (tally.frames, len(tally.refused), tally.resets) == (5, 2, 1)
     assert frontend.resets == 1
     assert tally.refused[1] == "frame 5500000000 is not later than 6000000000"
@@ -195,3 +198,70 @@ def test_real_front_end_twice_gives_the_same_bytes(tmp_path, d2_ros):
     assert content[PREFIX + "matches"][0].width == 0
     assert min(message.width for message in content[PREFIX + "matches"][1:]) > 20
     assert min(message.width for message in content[PREFIX + "features"]) > 50
+
+
+@pytest.mark.parametrize("layout", ["fusion", "mono"])
+def test_feature_tracks_hold_the_rules_of_the_estimators(tmp_path, d2_ros, estimator, layout):
+    frames, log_time = list(open_source("synthetic:size=160x120,frames=5,seed=0")), 0
+    with BagWriter(tmp_path / "in.mcap") as bag:
+        for shift in (2, 0, 60):  # s: the clock jumps back, then there is a long pause
+            for frame in frames:
+                stamp = frame.stamp + shift * 10**9
+                for topic, message in (
+                    ("camera_info", build.camera_info(stamp, "optical", frame.camera, 160, 120)),
+                    ("image_raw", build.image(stamp, "optical", frame.image)),
+                ):
+                    kind, log_time = message.__msgtype__, log_time + 1
+                    data = bytes(build.TYPES.serialize_cdr(message, kind))
+                    bag.write_serialized(f"/camera/{topic}", kind, data, log_time)
+    arguments = ["-p", f"output.vins_format:={layout}", "-p", "threads:=1"]
+    outcome = d2_ros("replay", tmp_path / "in.mcap", "--out", tmp_path / "out.mcap", *arguments)
+    assert outcome.code == 0, outcome.err
+    written = ScannedBag([tmp_path / "out.mcap"])  # in the order of writing, not by time
+    sent = [message for _, message in written.messages([PREFIX + "feature_tracks"])]
+    features = [message for _, message in written.messages([PREFIX + "features"])]
+    assert [build.stamp_of(m) for m in sent] == [build.stamp_of(m) for m in features]
+    reader = estimator(layout, frames[0].camera)
+    for number, message in enumerate(sent):
+        if number == 5:
+            reader.restart()
+        reader.feature_callback(message)
+    assert reader.longest >= 5
+    assert min(len(message.points) for message in sent) > 20
+
+
+def test_feature_tracks_without_calibration_are_missed_out_loud_once(
+    tmp_path, folder, d2_ros, fake_frontend
+):
+    arguments = ["-p", "output.vins_format:=mono"]
+    outcome = d2_ros("replay", folder, "--out", tmp_path / "out.mcap", *arguments)
+    assert outcome.code == 0
+    assert outcome.err.count("no feature_tracks") == 1
+    assert PREFIX + "feature_tracks" not in read(tmp_path / "out.mcap")
+
+
+@pytest.mark.skipif(not os.environ.get("D2_ROS_SOAK"), reason="minutes: set D2_ROS_SOAK=1")
+@pytest.mark.parametrize("layout", ["fusion", "mono"])
+@pytest.mark.parametrize(
+    "name",
+    ["euroc_v101_static", "kitti_1", "sevenscenes_redkitchen_a", "tum_fr2_desk",
+     "tum_fr3_office_sparse"],
+)  # fmt: skip
+def test_the_rules_of_the_estimators_hold_on_real_recordings_and_when_they_start_over(
+    tmp_path, real_data, estimator, name, layout
+):
+    source = list(open_source(real_data(name)))
+    small = {"features.max_edge": 192, "features.max_keypoints": 400, "threads": 1}
+    config = with_values(Config(), {**small, "output.vins_format": layout})
+    with BagWriter(tmp_path / "out.mcap") as bag:
+        frontend, tally = frontend_module.FrontEnd(config), Tally()
+        run(source + source, frontend, ResultWriter(bag, config.output), tally)
+    assert (tally.frames, tally.resets, tally.refused) == (2 * len(source), 1, [])
+    reader = estimator(layout, source[0].camera)
+    sent = ScannedBag([tmp_path / "out.mcap"]).messages([PREFIX + "feature_tracks"])
+    for number, (_, message) in enumerate(sent):
+        if number == len(source):
+            reader.restart()
+        reader.feature_callback(message)
+    assert number == 2 * len(source) - 1
+    print(f"{name} {layout}: {number + 1} messages, longest run {reader.longest}")

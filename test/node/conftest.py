@@ -18,15 +18,21 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
 
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 
 from d2_ros import records  # noqa: E402
 from d2_ros.camera import Camera  # noqa: E402
 from d2_ros.config import Config  # noqa: E402
 from d2_ros.errors import D2RosError  # noqa: E402
+from d2_ros.node.messages import make_camera_info, make_header, make_image  # noqa: E402
 
 PATIENCE = 20.0
+CAMERA = Camera(64, 48, np.array([[50, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]), np.zeros(5))
 
 
 class FakeFrontEnd:
@@ -56,13 +62,16 @@ class FakeFrontEnd:
     def reset(self) -> None:
         self.resets += 1
 
+    def use(self, extractor: Any) -> None:
+        self.extractor = extractor
+        self.reset()
+
 
 class FakeExtractor:
     """Has a device and does nothing."""
 
-    device = "cpu"
-
     def __init__(self, config: Config) -> None:
+        self.device = "cpu" if config.device == "auto" else config.device
         if config.weights != "off_the_shelf":
             raise D2RosError(f"weights {config.weights} not found")
 
@@ -93,6 +102,41 @@ def make_result(stamp: int, count: int, is_keyframe: bool) -> records.FrameResul
     )
 
 
+class Driver(Node):
+    """A camera driver and a listener in one."""
+
+    calibration = CAMERA
+
+    def __init__(self, camera: str = "camera", latched: bool = False) -> None:
+        super().__init__(f"driver_{camera.replace('/', '_')}", use_global_arguments=False)
+        info_qos = QoSProfile(depth=10)
+        if latched:
+            info_qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        self.images = self.create_publisher(Image, f"{camera}/image_raw", 100)
+        self.infos = self.create_publisher(CameraInfo, f"{camera}/camera_info", info_qos)
+        self.heard: dict[str, list[Any]] = {}
+        self._camera = camera
+
+    def listen(self, kind: type, topic: str) -> list[Any]:
+        messages: list[Any] = self.heard.setdefault(topic, [])
+        name = topic if topic.startswith("/") else f"/d2_frontend/{self._camera}/{topic}"
+        self.create_subscription(kind, name, messages.append, 100)
+        return messages
+
+    def send(self, stamp: int, shape: tuple[int, ...] = (48, 64), value: int = 0) -> None:
+        self.send_image(stamp, np.full(shape, value, np.uint8))
+
+    def send_image(self, stamp: int, image: Any) -> None:
+        self.images.publish(make_image(make_header(stamp, "left_optical"), image))
+
+    def send_info(self, camera: Camera = CAMERA) -> None:
+        self.infos.publish(make_camera_info(make_header(0, "left_optical"), camera, 64, 48))
+
+    def connected(self) -> bool:
+        # camera_info has two subscriptions, one of which only hears latched publishers.
+        return self.images.get_subscription_count() > 0 and self.infos.get_subscription_count() > 0
+
+
 class Graph:
     """Nodes spun in a thread of their own until the test ends."""
 
@@ -114,6 +158,20 @@ class Graph:
         future = client.call_async(request)
         self.wait(future.done)
         return future.result()
+
+    def status(self, node: Any, camera: str = "camera") -> dict[str, int]:
+        """Return the counts of one of the node's cameras."""
+        counts: dict[str, int] = node._streams[camera].status.counts()
+        return counts
+
+    def change(self, node: Any, manager: Any, transition: str) -> bool:
+        """Ask for a transition over its service; return whether it succeeded."""
+        name = f"{node.get_fully_qualified_name()}/change_state"
+        client = manager.create_client(ChangeState, name)
+        request = ChangeState.Request()
+        request.transition.label = transition
+        success: bool = self.call(client, request).success
+        return success
 
     def wait(self, condition: Callable[[], Any]) -> None:
         """Wait until `condition` holds, fail if it never does."""
@@ -145,13 +203,19 @@ def graph() -> Iterator[Graph]:
 
 
 @pytest.fixture
+def make_driver(graph: Graph) -> Callable[..., Driver]:
+    """Return a function that makes a :class:`Driver` and spins it."""
+    return lambda *given, **named: graph.add(Driver(*given, **named))
+
+
+@pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> list[FakeFrontEnd]:
     """Replace the front-end by the fake; the list holds those that the node makes."""
-    from d2_ros.node import frontend_node
+    from d2_ros.node import device
 
     monkeypatch.setattr(FakeFrontEnd, "made", [])
-    monkeypatch.setattr(frontend_node, "FrontEnd", FakeFrontEnd)
-    monkeypatch.setattr(frontend_node, "Extractor", FakeExtractor)
+    monkeypatch.setattr(device, "FrontEnd", FakeFrontEnd)
+    monkeypatch.setattr(device, "Extractor", FakeExtractor)
     return FakeFrontEnd.made
 
 

@@ -16,49 +16,16 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
-from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError
 from d2_ros.node import stream as stream_module
 from d2_ros.node.messages import make_camera_info, make_header, make_image
 
-CAMERA = Camera(64, 48, np.array([[50, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]), np.zeros(5))
 SECOND = 1_000_000_000
-
-
-class Driver(Node):
-    """A camera driver and a listener in one."""
-
-    def __init__(self, camera: str = "camera", latched: bool = False) -> None:
-        super().__init__(f"driver_{camera}", use_global_arguments=False)
-        info_qos = QoSProfile(depth=10)
-        if latched:
-            info_qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        self.images = self.create_publisher(Image, f"{camera}/image_raw", 100)
-        self.infos = self.create_publisher(CameraInfo, f"{camera}/camera_info", info_qos)
-        self.heard: dict[str, list[Any]] = {}
-        self._camera = camera
-
-    def listen(self, kind: type, topic: str) -> list[Any]:
-        messages: list[Any] = self.heard.setdefault(topic, [])
-        name = topic if topic.startswith("/") else f"/d2_frontend/{self._camera}/{topic}"
-        self.create_subscription(kind, name, messages.append, 100)
-        return messages
-
-    def send(self, stamp: int, shape: tuple[int, ...] = (48, 64), value: int = 0) -> None:
-        image = np.full(shape, value, np.uint8)
-        self.images.publish(make_image(make_header(stamp, "left_optical"), image))
-
-    def send_info(self, camera: Camera = CAMERA) -> None:
-        self.infos.publish(make_camera_info(make_header(0, "left_optical"), camera, 64, 48))
-
-    def connected(self) -> bool:
-        # camera_info has two subscriptions, one of which only hears latched publishers.
-        return self.images.get_subscription_count() > 0 and self.infos.get_subscription_count() > 0
 
 
 def activate(node: Any) -> None:
@@ -93,9 +60,11 @@ def test_lifecycle_through_its_services(graph: Any, make_node: Any, fake: Any) -
     assert node._streams == {}
 
 
-def test_replay_mode_processes_every_frame_in_order(graph: Any, make_node: Any, fake: Any) -> None:
+def test_replay_mode_processes_every_frame_in_order(
+    graph: Any, make_driver: Any, make_node: Any, fake: Any
+) -> None:
     activate(make_node(input__qos="replay"))
-    driver = graph.add(Driver())
+    driver = make_driver()
     features = driver.listen(PointCloud2, "features")
     graph.wait(
         lambda: driver.connected() and driver.count_publishers("/d2_frontend/camera/features")
@@ -113,10 +82,12 @@ def test_replay_mode_processes_every_frame_in_order(graph: Any, make_node: Any, 
     assert all(camera is not None for camera in fake[0].cameras)
 
 
-def test_executor_is_free_while_replay_waits(graph: Any, make_node: Any, fake: Any) -> None:
+def test_executor_is_free_while_replay_waits(
+    graph: Any, make_driver: Any, make_node: Any, fake: Any
+) -> None:
     node = make_node(input__qos="replay")
     activate(node)
-    driver = graph.add(Driver())
+    driver = make_driver()
     reset = driver.create_client(Trigger, "/d2_frontend/reset")
     graph.wait(driver.connected)
     fake[0].gate.clear()
@@ -135,10 +106,12 @@ def test_executor_is_free_while_replay_waits(graph: Any, make_node: Any, fake: A
     assert status(node)["overwritten"] == 0
 
 
-def test_live_mode_keeps_the_newest_frame(graph: Any, make_node: Any, fake: Any) -> None:
+def test_live_mode_keeps_the_newest_frame(
+    graph: Any, make_driver: Any, make_node: Any, fake: Any
+) -> None:
     node = make_node()
     activate(node)
-    driver = graph.add(Driver())
+    driver = make_driver()
     graph.wait(driver.connected)
     fake[0].gate.clear()
     driver.send_info()
@@ -154,11 +127,11 @@ def test_live_mode_keeps_the_newest_frame(graph: Any, make_node: Any, fake: Any)
 
 
 def test_stamps_back_by_little_are_skipped_and_by_much_reset(
-    graph: Any, make_node: Any, fake: Any
+    graph: Any, make_driver: Any, make_node: Any, fake: Any
 ) -> None:
     node = make_node(input__qos="replay")
     activate(node)
-    driver = graph.add(Driver())
+    driver = make_driver()
     graph.wait(driver.connected)
     driver.send_info()
     for seconds in (100, 101, 100.5, 101, 102, 3, 4):
@@ -171,9 +144,9 @@ def test_stamps_back_by_little_are_skipped_and_by_much_reset(
 
 @pytest.mark.parametrize("latched", [False, True])
 def test_a_camera_info_sent_once_is_kept(
-    graph: Any, make_node: Any, fake: Any, latched: bool
+    graph: Any, make_driver: Any, make_node: Any, fake: Any, latched: bool
 ) -> None:
-    driver = graph.add(Driver(latched=latched))
+    driver = make_driver(latched=latched)
     node = make_node(input__qos="replay")
     if latched:
         driver.send_info()
@@ -187,10 +160,12 @@ def test_a_camera_info_sent_once_is_kept(
     assert [camera.width for camera in fake[0].cameras] == [64, 64]
 
 
-def test_bad_input_is_counted_and_the_node_lives_on(graph: Any, make_node: Any, fake: Any) -> None:
+def test_bad_input_is_counted_and_the_node_lives_on(
+    graph: Any, make_driver: Any, make_node: Any, fake: Any
+) -> None:
     node = make_node(input__qos="replay")
     activate(node)
-    driver = graph.add(Driver())
+    driver = make_driver()
     graph.wait(driver.connected)
     driver.send_info()
     driver.send(1 * SECOND)
@@ -202,7 +177,7 @@ def test_bad_input_is_counted_and_the_node_lives_on(graph: Any, make_node: Any, 
     driver.images.publish(short)
     driver.send(4 * SECOND, shape=(24, 32))
     graph.wait(lambda: status(node)["received"] == 4 and status(node)["bad_calibration"] == 1)
-    broken = make_camera_info(Header(), CAMERA, 64, 48)
+    broken = make_camera_info(Header(), driver.calibration, 64, 48)
     broken.k[0] = float("nan")
     driver.infos.publish(broken)
     graph.wait(lambda: np.isnan(node._streams["camera"].calibration._message.k[0]))
@@ -216,9 +191,11 @@ def test_bad_input_is_counted_and_the_node_lives_on(graph: Any, make_node: Any, 
     assert fake[0].images[1].shape == (48, 64, 3)
 
 
-def test_uncalibrated_driver_gives_pixels_only(graph: Any, make_node: Any, fake: Any) -> None:
+def test_uncalibrated_driver_gives_pixels_only(
+    graph: Any, make_driver: Any, make_node: Any, fake: Any
+) -> None:
     activate(make_node(input__qos="replay"))
-    driver = graph.add(Driver())
+    driver = make_driver()
     graph.wait(driver.connected)
     driver.infos.publish(CameraInfo(width=64, height=48))
     driver.send(SECOND)
@@ -227,7 +204,7 @@ def test_uncalibrated_driver_gives_pixels_only(graph: Any, make_node: Any, fake:
 
 
 def test_an_error_or_a_bug_in_the_front_end_does_not_stop_the_node(
-    graph: Any, make_node: Any, fake: Any, monkeypatch: pytest.MonkeyPatch
+    graph: Any, make_driver: Any, make_node: Any, fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = make_node(input__qos="replay")
     activate(node)
@@ -241,7 +218,7 @@ def test_an_error_or_a_bug_in_the_front_end_does_not_stop_the_node(
         return real(image, stamp, camera)
 
     monkeypatch.setattr(fake[0], "process", process)
-    driver = graph.add(Driver())
+    driver = make_driver()
     graph.wait(driver.connected)
     for n in (1, 2, 3):
         driver.send(n * SECOND)
@@ -250,7 +227,7 @@ def test_an_error_or_a_bug_in_the_front_end_does_not_stop_the_node(
 
 
 def test_overlay_is_drawn_only_for_subscribers(
-    graph: Any, make_node: Any, fake: Any, monkeypatch: pytest.MonkeyPatch
+    graph: Any, make_driver: Any, make_node: Any, fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from d2_ros.node import outputs
 
@@ -259,7 +236,7 @@ def test_overlay_is_drawn_only_for_subscribers(
     monkeypatch.setattr(outputs, "draw_overlay", lambda *given: drawn.append(1) or real(*given))
     node = make_node(input__qos="replay")
     activate(node)
-    driver = graph.add(Driver())
+    driver = make_driver()
     graph.wait(driver.connected)
     driver.send_info()
     driver.send(SECOND)
@@ -278,10 +255,10 @@ def test_overlay_is_drawn_only_for_subscribers(
 
 
 def test_several_cameras_have_state_and_topics_of_their_own(
-    graph: Any, make_node: Any, fake: Any
+    graph: Any, make_driver: Any, make_node: Any, fake: Any
 ) -> None:
     activate(make_node(input__qos="replay", cameras=["left", "right"]))
-    drivers = [graph.add(Driver("left")), graph.add(Driver("right"))]
+    drivers = [make_driver("left"), make_driver("right")]
     features = [driver.listen(PointCloud2, "features") for driver in drivers]
     graph.wait(lambda: all(driver.connected() for driver in drivers))
     for number, driver in enumerate(drivers):
@@ -294,11 +271,11 @@ def test_several_cameras_have_state_and_topics_of_their_own(
 
 
 def test_live_parameters_apply_from_the_next_frame_on(
-    graph: Any, make_node: Any, fake: Any
+    graph: Any, make_driver: Any, make_node: Any, fake: Any
 ) -> None:
     node = make_node(input__qos="replay")
     activate(node)
-    driver = graph.add(Driver())
+    driver = make_driver()
     graph.wait(driver.connected)
     driver.send(SECOND)
     graph.wait(lambda: len(fake[0].stamps) == 1)
@@ -309,9 +286,11 @@ def test_live_parameters_apply_from_the_next_frame_on(
     assert [config.features.max_keypoints for config in fake[0].configs] == [1000, 77]
 
 
-def test_diagnostics_and_reset_speak_in_every_state(graph: Any, make_node: Any, fake: Any) -> None:
+def test_diagnostics_and_reset_speak_in_every_state(
+    graph: Any, make_driver: Any, make_node: Any, fake: Any
+) -> None:
     node = make_node(input__qos="replay", weights="off_the_shelf")
-    driver = graph.add(Driver())
+    driver = make_driver()
     reset = driver.create_client(Trigger, "/d2_frontend/reset")
     said = driver.listen(DiagnosticArray, "/diagnostics")
 
@@ -339,10 +318,10 @@ def test_diagnostics_and_reset_speak_in_every_state(graph: Any, make_node: Any, 
 
 
 def test_failing_to_configure_leaves_the_node_alive_and_says_why(
-    graph: Any, make_node: Any, fake: Any
+    graph: Any, make_driver: Any, make_node: Any, fake: Any
 ) -> None:
     node = make_node(autostart=True, weights="nowhere.pth")
-    driver = graph.add(Driver())
+    driver = make_driver()
     said = driver.listen(DiagnosticArray, "/diagnostics")
     graph.wait(lambda: said and said[-1].status[0].level == b"\x02")
     assert said[-1].status[0].message == "weights nowhere.pth not found"
@@ -351,13 +330,13 @@ def test_failing_to_configure_leaves_the_node_alive_and_says_why(
     assert graph.call(get, GetState.Request()).current_state.label == "unconfigured"
 
 
-def test_autostart_activates(graph: Any, make_node: Any, fake: Any) -> None:
+def test_autostart_activates(graph: Any, make_driver: Any, make_node: Any, fake: Any) -> None:
     make_node(autostart=True)
-    driver = graph.add(Driver())
+    driver = make_driver()
     graph.wait(driver.connected)
 
 
-def test_quality_of_service_can_be_overridden(graph: Any, fake: Any) -> None:
+def test_quality_of_service_can_be_overridden(graph: Any, make_driver: Any, fake: Any) -> None:
     from d2_ros.node.frontend_node import FrontEndNode
 
     overrides = [
@@ -365,7 +344,7 @@ def test_quality_of_service_can_be_overridden(graph: Any, fake: Any) -> None:
     ]
     node = graph.add(FrontEndNode(parameter_overrides=overrides, use_global_arguments=False))
     activate(node)
-    driver = graph.add(Driver())
+    driver = make_driver()
     graph.wait(driver.connected)
     info = driver.get_subscriptions_info_by_topic("/camera/image_raw")[0]
     assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE

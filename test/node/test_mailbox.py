@@ -8,8 +8,8 @@ from d2_ros.node.mailbox import Mailbox, Worker
 
 def test_newest_item_wins_and_the_replaced_one_is_reported() -> None:
     box: Mailbox[int] = Mailbox()
-    assert not box.put("a", 1)
-    assert box.put("a", 2)
+    assert box.put("a", 1) is None
+    assert box.put("a", 2) == "overwritten"
     assert box.full("a")
     assert box.take() == ("a", 2)
     assert not box.full("a")
@@ -32,8 +32,17 @@ def test_close_wakes_who_waits_and_drops_what_waits() -> None:
     box.close()
     thread.join(5)
     assert taken == [None]
-    box.put("a", 1)
+    assert box.put("a", 1) == "stopped"
     assert box.take() is None
+
+
+def test_close_tells_whose_items_it_drops() -> None:
+    box: Mailbox[int] = Mailbox()
+    box.put("b", 1)
+    box.put("a", 2)
+    assert box.close() == ["b", "a"]
+    assert box.closed
+    assert box.close() == []
 
 
 def test_worker_frees_the_slot_before_it_handles_the_item() -> None:
@@ -48,7 +57,7 @@ def test_worker_frees_the_slot_before_it_handles_the_item() -> None:
     worker = Worker(box, handle, lambda: order.append("free"))
     box.put("a", 7)
     assert done.wait(5)
-    worker.stop()
+    worker.stop(5)
     assert order == ["free", "handle a 7 full=False"]
 
 
@@ -64,6 +73,26 @@ def test_stop_waits_for_the_item_at_hand_and_leaves_no_thread() -> None:
     worker = Worker(box, handle, lambda: None)
     box.put("a", 1)
     assert started.wait(5)
-    worker.stop()
+    assert worker.stop(5) == []
     assert finished.is_set()
+    assert not any(t.name == "d2_frontend_worker" for t in threading.enumerate())
+
+
+def test_stop_does_not_wait_for_ever() -> None:
+    box: Mailbox[int] = Mailbox()
+    started, gate = threading.Event(), threading.Event()
+
+    def handle(camera: str, item: int) -> None:
+        started.set()
+        gate.wait(5)
+
+    worker = Worker(box, handle, lambda: None)
+    box.put("a", 1)
+    assert started.wait(5)
+    box.put("a", 2)
+    before = time.monotonic()
+    assert worker.stop(0.1) == ["a"]
+    assert time.monotonic() - before < 2
+    gate.set()
+    worker.join()
     assert not any(t.name == "d2_frontend_worker" for t in threading.enumerate())

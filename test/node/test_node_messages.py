@@ -166,6 +166,37 @@ def test_zero_calibration_means_none_and_nan_is_refused() -> None:
         messages.read_camera(message, False)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"k": [1e308, 0, 1, 0, 1e308, 1, 0, 0, 1]}, "focal lengths"),
+        ({"k": [1e-310, 0, 1, 0, 50, 1, 0, 0, 1]}, "focal lengths"),
+        ({"k": [-50.0, 0, 1, 0, 50, 1, 0, 0, 1]}, "focal lengths"),
+        ({"k": [float("inf"), 0, 1, 0, 50, 1, 0, 0, 1]}, "NaN or infinity"),
+        ({"d": [0.0] * 1_000_000}, "1000000 coefficients"),
+        ({"d": [float("nan")] * 5}, "NaN or infinity"),
+        ({"distortion_model": "m" * 1_000_000}, "is unknown"),
+        ({"binning_x": 2**32 - 1}, "focal lengths"),
+    ],
+)
+def test_malicious_calibrations_are_refused_in_a_short_sentence(
+    changes: dict[str, Any], words: str
+) -> None:
+    message = messages.make_camera_info(messages.make_header(1, ""), CAMERA, 64, 48)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    with pytest.raises(D2RosError, match=words) as caught:
+        messages.read_camera(message, False)
+    assert len(str(caught.value)) < 300
+
+
+def test_rectified_without_a_projection_matrix_is_refused() -> None:
+    message = messages.make_camera_info(messages.make_header(1, ""), CAMERA, 64, 48)
+    message.p = [0.0] * 12
+    with pytest.raises(D2RosError, match="focal lengths"):
+        messages.read_camera(message, True)
+
+
 def test_type_names_are_those_of_bags() -> None:
     assert type_name(PointCloud2) == "sensor_msgs/msg/PointCloud2"
 

@@ -89,7 +89,7 @@ def test_the_shipped_parameter_file_is_the_default(make_bare: Any) -> None:
         ({"device": "gpu"}, ["device is 'gpu'", "auto, cpu, cuda"]),
         ({"window__min_parallax": float("nan")}, ["window.min_parallax", "0 to 1000"]),
         ({"cameras": ["a", "a"]}, ["cameras", "each camera once"]),
-        ({"output__vins_format": "mono"}, ["output.vins_format", "none"]),
+        ({"output__vins_format": "orb"}, ["output.vins_format", "none, fusion, mono"]),
     ],
 )
 def test_bad_values_are_refused_by_name_and_range(

@@ -213,11 +213,11 @@ def test_unusable_calibration_is_named(tmp_path, changes, words):
 
 def test_unusable_image_names_topic_and_time(tmp_path):
     message = build.image(stamp(1), "c", picture(1))
-    message.encoding = "32FC1"
+    message.encoding = "32FC2"
     path = write_mcap(tmp_path / "a.mcap", [*recording(1), ("/camera/image_raw", message)])
     frames = iter(open_source(path))
     next(frames)
-    with pytest.raises(D2RosError, match=f"/camera/image_raw at {stamp(1)} ns: .*'32FC1'"):
+    with pytest.raises(D2RosError, match=f"/camera/image_raw at {stamp(1)} ns: .*'32FC2'"):
         next(frames)
 
 

@@ -1,5 +1,6 @@
 import array
 import struct
+import warnings
 
 import cv2
 import numpy as np
@@ -96,6 +97,53 @@ def test_yuv422_gives_pure_red(encoding, order):
     np.testing.assert_allclose(image, np.broadcast_to([0, 0, 254], (2, 8, 3)), atol=2)
 
 
+@pytest.mark.parametrize("encoding", ["nv21", "nv24"])
+@pytest.mark.parametrize("padding", [0, 4])
+def test_of_planar_yuv_the_grey_plane_counts(encoding, padding):
+    step, data = payload(GREY, padding)
+    image = decode_image(encoding, 6, 8, step, False, data + bytes(3 * step))
+    np.testing.assert_array_equal(image, GREY)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_floats_from_0_to_1_are_the_full_scale(big):
+    sent = np.array([[0, 0.25], [0.5, 1]], np.float32)
+    step, data = payload(sent, 3, big)
+    image = decode_image("32FC1", 2, 2, step, big, data)
+    np.testing.assert_array_equal(image, np.rint(sent * 65535).astype(np.uint16))
+
+
+def test_other_floats_are_stretched_whatever_is_among_them():
+    sent = np.linspace(-3, 40, 400, dtype=np.float32).reshape(20, 20)
+    sent[0, :4] = np.nan, np.inf, -np.inf, 1e30
+    step, data = payload(sent)
+    image = decode_image("32FC1", 20, 20, step, False, data)
+    assert image[0, :4].tolist() == [0, 65535, 0, 65535]
+    rest = image.ravel()[8:-8].astype(int)
+    assert np.all(np.diff(rest) > 100)
+    assert (image[10, 0] - image.min()) / 65535 == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -5.0, 0.0])
+def test_floats_without_a_range_give_a_flat_picture(value):
+    step, data = payload(np.full((4, 4), value, np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = decode_image("32FC1", 4, 4, step, False, data)
+    assert image.dtype == np.uint16
+    assert np.ptp(image) == 0
+
+
+def test_a_long_word_from_a_message_does_not_flood_the_log():
+    for call in (
+        lambda: decode_image("x" * 10**6, 6, 8, 8, False, bytes(48)),
+        lambda: decode_compressed("x" * 10**6, b"rubbish"),
+    ):
+        with pytest.raises(D2RosError) as caught:
+            call()
+        assert len(str(caught.value)) < 600
+
+
 def test_result_is_a_writable_copy():
     data = array.array("B", GREY.tobytes())
     image = decode_image("mono8", 6, 8, 8, False, data)
@@ -103,7 +151,7 @@ def test_result_is_a_writable_copy():
     assert data.tobytes() == GREY.tobytes()
 
 
-@pytest.mark.parametrize("encoding", ["32FC1", "", "BGR8", "nv21"])
+@pytest.mark.parametrize("encoding", ["32FC2", "", "BGR8", "yuv444"])
 def test_unknown_encoding_is_named(encoding):
     with pytest.raises(D2RosError, match=f"encoding '{encoding}' is not supported"):
         decode_image(encoding, 6, 8, 64, False, bytes(1000))
@@ -169,6 +217,36 @@ def test_bombs_are_refused_by_their_header():
     struct.pack_into(">HH", jpeg, jpeg.index(b"\xff\xc0") + 5, 60_000, 50_000)
     with pytest.raises(D2RosError, match="50000x60000"):
         decode_compressed("jpeg", bytes(jpeg))
+
+
+@pytest.mark.parametrize("lone", [b"\xff\xd0", b"\xff\x01", b"\xff\xff\xd7"])
+def test_a_jpeg_cannot_hide_its_size_behind_a_marker_without_length(lone):
+    jpeg = cv2.imencode(".jpg", COLOUR)[1].tobytes()
+    place = jpeg.index(b"\xff\xc0")
+    true, decoy = bytearray(jpeg[place:]), jpeg[place : place + 19]
+    struct.pack_into(">HH", true, 5, 60_000, 50_000)
+    # Read as a segment, the lone marker would swallow the true frame header up to the decoy.
+    hidden = jpeg[:2] + lone + jpeg[2:place] + bytes(true)
+    hidden = hidden[:-2] + decoy + hidden[-2:]
+    with pytest.raises(D2RosError, match=r"50000x60000|cut short"):
+        decode_compressed("jpeg", hidden)
+
+
+def test_refusing_a_huge_size_takes_no_memory():
+    import tracemalloc
+
+    png = bytearray(cv2.imencode(".png", GREY)[1].tobytes())
+    struct.pack_into(">II", png, 16, 2**31 - 1, 2**31 - 1)
+    tracemalloc.start()
+    for call in (
+        lambda: decode_image("mono8", 10**9, 10**9, 10**9, False, bytes(100)),
+        lambda: decode_image("rgba16", 2**32 - 1, 2**32 - 1, 2**32 - 1, True, bytes(100)),
+        lambda: decode_compressed("png", bytes(png)),
+    ):
+        with pytest.raises(D2RosError):
+            call()
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 50, b"GIF89a", b"\x89PNG", b"\xff\xd8"])

@@ -1,0 +1,153 @@
+"""The device that all cameras share, and what happens when it fails."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from d2_ros.camera import Camera
+from d2_ros.config import Config, with_values
+from d2_ros.errors import D2RosError
+from d2_ros.features.extractor import Extractor
+from d2_ros.frontend import FrontEnd
+from d2_ros.records import FrameResult
+
+_WORDS = ("CUDA", "cuDNN", "CUDNN", "CUBLAS", "NVML")
+
+
+class DeviceError(D2RosError):
+    """The device cannot go on, and by parameter ``fallback`` no other takes its place."""
+
+
+class SharedDevice:
+    """The network on its device; all front-ends of the node run through here, in one thread.
+
+    Out of memory, a frame is tried once more after unused memory was given back. If that fails
+    too, or the device is lost, parameter ``fallback`` decides.
+
+    Attributes
+    ----------
+    complaint
+        Why the device in use is not the one asked for; empty while it is.
+
+    Raises
+    ------
+    D2RosError
+        If the weights or the device cannot be used.
+    """
+
+    def __init__(self, config: Config, logger: RcutilsLogger) -> None:
+        self.complaint = ""
+        self._logger = logger
+        self._extractor = Extractor(config)
+        self._extractor.extract([np.zeros((64, 64), np.uint8)])  # first use of a GPU is slow
+        self._frontends: list[FrontEnd] = []
+
+    @property
+    def name(self) -> str:
+        """Name of the device in use."""
+        return str(self._extractor.device)
+
+    @property
+    def memory_mb(self) -> str:
+        """Memory that the process holds on the device, MiB."""
+        if not self.name.startswith("cuda"):
+            return "0"
+        return f"{torch.cuda.memory_reserved(self._extractor.device) / 2**20:.0f}"
+
+    def add_frontend(self, config: Config) -> SafeFrontEnd:
+        """Return a new front-end on this device."""
+        self._frontends.append(FrontEnd(config, self._extractor))
+        return SafeFrontEnd(self._frontends[-1], self)
+
+    def process(
+        self, frontend: FrontEnd, image: NDArray[Any], stamp: int, camera: Camera | None
+    ) -> FrameResult:
+        """Process one frame, elsewhere if need be.
+
+        Raises
+        ------
+        DeviceError
+            If the device fails and nothing takes its place.
+        D2RosError
+            As the front-end does.
+        """
+        try:
+            return self._try_twice(frontend, image, stamp, camera)
+        except RuntimeError as error:
+            if not is_device_error(error):
+                raise
+            self._fall_back(frontend.config, error)
+        return frontend.process(image, stamp, camera)
+
+    def _try_twice(
+        self, frontend: FrontEnd, image: NDArray[Any], stamp: int, camera: Camera | None
+    ) -> FrameResult:
+        try:
+            return frontend.process(image, stamp, camera)
+        except torch.cuda.OutOfMemoryError as error:
+            self._logger.warning(f"{_first_line(error)}; trying again with unused memory freed")
+        give_memory_back()
+        return frontend.process(image, stamp, camera)
+
+    def _fall_back(self, config: Config, error: RuntimeError) -> None:
+        failure = f"{self.name} failed ({_first_line(error)})"
+        if config.fallback == "none":
+            raise DeviceError(
+                f"{failure}; lower features.max_edge, or set fallback to cpu"
+            ) from error
+        self._extractor = Extractor(with_values(config, {"device": "cpu", "precision": "auto"}))
+        for frontend in self._frontends:
+            frontend.use(self._extractor)
+        self.complaint = f"{failure}; going on with the CPU, a few seconds per frame"
+        self._logger.error(f"{self.complaint}; configure the node anew to try the device again")
+
+
+class SafeFrontEnd:
+    """A front-end whose frames are processed by way of the shared device."""
+
+    def __init__(self, frontend: FrontEnd, device: SharedDevice) -> None:
+        self._frontend = frontend
+        self._device = device
+
+    @property
+    def config(self) -> Config:
+        """The front-end's parameters."""
+        return self._frontend.config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        self._frontend.config = config
+
+    def process(self, image: NDArray[Any], stamp: int, camera: Camera | None = None) -> FrameResult:
+        """Process one frame, as :meth:`SharedDevice.process` does."""
+        return self._device.process(self._frontend, image, stamp, camera)
+
+    def reset(self) -> None:
+        """Drop the keyframe window."""
+        self._frontend.reset()
+
+
+def is_device_error(error: BaseException) -> bool:
+    """Return whether torch says that its device, not the program, has failed."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
+
+
+def give_memory_back() -> None:
+    """Return what nobody uses any more to the device; one that is lost cannot take it."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        with suppress(RuntimeError):
+            torch.cuda.empty_cache()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
