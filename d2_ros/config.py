@@ -102,22 +102,26 @@ class AlignmentConfig:
     """Two-view patch alignment."""
 
     patch_radius: int = _param(
-        8, "Half the side of the square patch: 8 is 17x17.", unit="px", low=3, high=24
+        11,
+        "Radius of the round patch: larger is more exact on planes, smaller at depth edges.",
+        unit="px",
+        low=3,
+        high=24,
     )
-    levels: int = _param(2, "Pyramid levels, each half the size of the last.", low=1, high=5)
+    levels: int = _param(3, "Pyramid levels, each half the size of the last.", low=1, high=5)
     max_iterations: int = _param(6, "Most Gauss-Newton steps per pyramid level.", low=1, high=100)
     max_move: float = _param(
         8.0, "Alignments that move a keypoint further are rejected.", unit="px", low=0.5, high=50.0
     )
     max_forward_backward: float = _param(
-        0.2,
+        0.3,
         "Alignments whose way back ends further from the start are rejected.",
         unit="px",
         low=0.01,
         high=10.0,
     )
     min_correlation: float = _param(
-        0.9,
+        0.85,
         "Alignments whose patches correlate less are rejected.",
         low=-1.0,
         high=1.0,

@@ -20,13 +20,20 @@ from d2_ros.matching.patches import Pyramid, build_pyramid, cut, grey
 from d2_ros.matching.verification import Verdict, verify
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult
-from d2_ros.refinement.frame import doubt, refine_frame
+from d2_ros.refinement.doubt import with_doubt
+from d2_ros.refinement.frame import refine_frame
 from d2_ros.refinement.window import refine_window
 from d2_ros.timing import Stopwatch
-from d2_ros.tracks.graph import Edges, assign_tracks, no_edges
+from d2_ros.tracks.graph import Edges, no_edges
 from d2_ros.tracks.guided import find_lost
-from d2_ros.tracks.links import Links, link_tracks
-from d2_ros.tracks.measurement import Pairs, measure_links, measure_remaining
+from d2_ros.tracks.links import (
+    claim_tracks,
+    inlier_pairs,
+    link_tracks,
+    rows_to_keep,
+    without_outliers,
+)
+from d2_ros.tracks.measurement import measure_links, measure_remaining
 from d2_ros.tracks.window import Keyframe, is_keyframe
 
 
@@ -96,8 +103,8 @@ class FrontEnd:
         detected = features.keypoints.astype(np.float64)
         inlier = self._verify(matches, detected, camera, config.matching.max_detected_error).inlier
         watch.lap("verification")
-        tracks = _tracks_of(matches, inlier, window, len(detected))
-        pairs = _pairs(matches, inlier, len(window))
+        tracks = claim_tracks(matches, inlier, window, len(detected))
+        pairs = inlier_pairs(matches, inlier, len(window))
         size = (image.shape[1], image.shape[0])
         recent = np.concatenate([self._recent, *(k.tracks for k in window[-1:])])
         features, tracks = find_lost(features, tracks, window, pairs, recent, size)
@@ -114,9 +121,9 @@ class FrontEnd:
             watch.lap("refinement")
         verdict = self._verify(links.matches, frame.pixels, camera, config.matching.max_error)
         inlier = verdict.inlier
-        frame = _without_outliers(_doubted(frame, links, verdict), links, inlier)
+        frame = without_outliers(with_doubt(frame, links, verdict), links, inlier)
         whole = frame
-        rows = _rows_to_keep(frame.tracks, len(detected), config.features.max_keypoints)
+        rows = rows_to_keep(frame.tracks, len(detected), config.features.max_keypoints)
         links, inlier = links.restrict(rows, frame.tracks, inlier)
         frame, scores = frame.select(rows), features.scores[rows]
         watch.lap("verification")
@@ -126,8 +133,7 @@ class FrontEnd:
         if is_keyframe(window, stamp, frame.pixels, frame.tracks, camera, config.window):
             frame = self._start_tracks(frame)
             if measured is not None:
-                more = measure_remaining(tracked, whole, window, measured, config.alignment)
-                edges = more.edges
+                edges = measure_remaining(tracked, whole, window, measured, config.alignment).edges
                 frame = replace(frame, edges=edges.select(np.isin(edges.track, frame.tracks)))
             window = [*window, frame][-config.window.size :]
             if config.refinement.enabled:
@@ -214,33 +220,6 @@ def _check(
         )
 
 
-def _tracks_of(
-    matches: Matches, inlier: NDArray[np.bool_], window: Sequence[Keyframe], count: int
-) -> NDArray[np.int64]:
-    track = np.zeros(len(matches), np.int64)
-    for number, keyframe in enumerate(window):
-        rows = matches.keyframe == number
-        track[rows] = keyframe.tracks[matches.keyframe_index[rows]]
-    return assign_tracks(
-        matches.index[inlier],
-        track[inlier],
-        matches.similarity[inlier].astype(np.float64),
-        count,
-    )
-
-
-def _pairs(matches: Matches, inlier: NDArray[np.bool_], keyframes: int) -> list[Pairs]:
-    picked = [inlier & (matches.keyframe == number) for number in range(keyframes)]
-    return [(matches.index[rows], matches.keyframe_index[rows]) for rows in picked]
-
-
-def _rows_to_keep(tracks: NDArray[np.int64], detections: int, limit: int) -> NDArray[np.int64]:
-    """Rows of all tracks and, best first, of the detections that fit in beside them."""
-    tracked = np.flatnonzero(tracks > 0)[:limit]
-    others = np.flatnonzero(tracks[:detections] == 0)[: limit - len(tracked)]
-    return np.sort(np.concatenate([tracked, others]))
-
-
 def _unrefined(
     features: Features,
     tracks: NDArray[np.int64],
@@ -279,23 +258,4 @@ def _refined(frame: Keyframe, owner: NDArray[np.int64], edges: Edges, config: Co
         drift=np.where(agreed[:, None, None], refined.covariance, 0.0),
         tracks=np.where(agreed, frame.tracks, 0),
         edges=edges,
-    )
-
-
-def _doubted(frame: Keyframe, links: Links, verdict: Verdict) -> Keyframe:
-    """Covariances of tracked keypoints scaled by what the pairs' geometry says of them."""
-    here = links.tracked
-    owner = links.matches.index[here]
-    factor = doubt(owner, verdict.residual[here], verdict.normal[here], frame.covariance)
-    scale = factor[:, None, None]
-    return replace(frame, covariance=frame.covariance * scale, drift=frame.drift * scale)
-
-
-def _without_outliers(frame: Keyframe, links: Links, inlier: NDArray[np.bool_]) -> Keyframe:
-    """Cut the keypoints that most keyframes of their track contradict geometrically."""
-    owner = links.matches.index[links.tracked]
-    votes = np.bincount(owner, np.where(inlier[links.tracked], 1.0, -1.0), len(frame.tracks))
-    tracks = np.where(votes < 0, 0, frame.tracks)
-    return replace(
-        frame, tracks=tracks, edges=frame.edges.select(np.isin(frame.edges.track, tracks))
     )

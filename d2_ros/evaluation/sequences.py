@@ -123,9 +123,7 @@ def _see(
     matching = config.matching
 
     def verified(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return verify(
-            second, first, camera, camera, matching.max_error, matching.seed
-        ).inlier
+        return verify(second, first, camera, camera, matching.max_error, matching.seed).inlier
 
     result = frontend.process(frame.image, frame.stamp, camera)
     ids = result.features["track_id"].astype(np.int64)

@@ -135,7 +135,9 @@ def align(
     return _conclude(templates[0], target[0], pixels, affine, shape)
 
 
-def accept(found: Alignment, origin: NDArray[np.float64], config: AlignmentConfig) -> NDArray[np.bool_]:
+def accept(
+    found: Alignment, origin: NDArray[np.float64], config: AlignmentConfig
+) -> NDArray[np.bool_]:
     """Alignments that pass every gate but the way back, ``(M,)``.
 
     Parameters
@@ -173,14 +175,15 @@ def way_back(
         The template's image, and ``(M, 2)`` where its patches have their centres.
     """
     device = target[0].device
-    inverse = np.linalg.inv(found.affine)
+    inverse = np.linalg.inv(found.affine).astype(np.float64)
     begin = origin + np.einsum("mij,mj->mi", inverse, centres - found.pixels)
     shape = disc(config.patch_radius, device)
     pixels, affine = _tensor(begin, device), _tensor(inverse, device)
     for _ in range(_BACK_STEPS):
         residual, _ = _residual(patches, target[0], pixels, affine, shape)
         pixels, affine, _ = _compose(pixels, affine, _product(patches.influence, residual))
-    return np.linalg.norm(_array(pixels) - begin, axis=1)
+    distance: NDArray[np.float64] = np.linalg.norm(_array(pixels) - begin, axis=1)
+    return distance
 
 
 def largest_sigma(covariance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-
 _SMOOTHING = (0.1, 0.8, 0.1)
 SMOOTHING_ENERGY = sum(weight**2 for weight in _SMOOTHING) ** 2
 """Variance of white noise after the smoothing of :func:`build_pyramid`, per unit."""
@@ -123,7 +122,9 @@ def _filter(
 
 @dataclass(frozen=True)
 class Disc:
-    """The pixels of a round patch: those within ``radius + 1/2`` of its centre.
+    """The pixels of a round patch: every second one, as on a chessboard, within its radius.
+
+    A large thin patch says more than a small full one of as many pixels.
 
     Attributes
     ----------
@@ -151,7 +152,8 @@ def disc(radius: int, device: torch.device) -> Disc:
     """The round patch of that radius."""
     grid = patch_grid(radius, device)
     squared = (grid**2).sum(1)
-    cells = torch.nonzero(squared <= (radius + 0.5) ** 2)[:, 0]
+    black = grid.sum(1).remainder(2) == 0
+    cells = torch.nonzero(black & (squared <= (radius + 0.5) ** 2))[:, 0]
     window = torch.exp(-squared[cells] / (2 * (_WINDOW_SIGMA * radius) ** 2))
     offsets = grid[cells]
     homogeneous = torch.cat([torch.ones_like(offsets[:, :1]), offsets], 1).T.contiguous()

@@ -17,15 +17,13 @@ EDGE_FLOOR = 0.05
 """px: no edge is taken to be more certain than this; interpolation and the affine model
 leave errors that the residual of a patch does not show."""
 
-SIGMA_SCALE = 0.78
+SIGMA_SCALE = 0.75
 """Errors of refined positions over the sum of what is known of them (:func:`refine_frame`),
 measured on the synthetic sequence."""
 
 _ISOTROPIC = 0.4
 """Share of an ellipse's long axis that its short one has at least: along an edge, errors of the
 affine part turn the long axis into the short one."""
-
-_PRIOR_DOUBT = 1.0  # observations of an ordinary epipolar distance that are taken for granted
 
 _STEPS = 30  # reweighting steps, at most
 _CONVERGED = 1e-3  # px
@@ -101,41 +99,6 @@ def _rounder(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     a, b, c = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
     largest = (a + c) / 2 + np.sqrt((a - c) ** 2 / 4 + b**2)
     return covariance + (_ISOTROPIC**2 * largest)[:, None, None] * np.eye(2)
-
-
-def doubt(
-    owner: NDArray[np.int64],
-    residual: NDArray[np.float64],
-    normal: NDArray[np.float64],
-    covariance: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """By how much each covariance is too small, or too large, for its epipolar distances.
-
-    The geometry of the whole pair tells one component of the error of every keypoint. Its
-    square over the variance it should have is averaged over the keyframes and, as one more
-    observation of the keypoint's own variance, with a prior of 1.
-
-    Parameters
-    ----------
-    owner
-        ``(L,)`` keypoint of each link.
-    residual, normal
-        ``(L,)``, ``(L, 2)``: its distance from the epipolar line (NaN: unknown), the unit normal.
-    covariance
-        ``(N, 2, 2)`` of the keypoints, px^2.
-
-    Returns
-    -------
-    ``(N,)`` factors for the covariances; 1 for keypoints of which nothing is known.
-    """
-    known = np.isfinite(residual)
-    owner, residual, normal = owner[known], residual[known], normal[known]
-    variance = np.einsum("li,lij,lj->l", normal, covariance[owner], normal)
-    count = np.bincount(owner, minlength=len(covariance))
-    squared = np.bincount(owner, residual**2 / variance, minlength=len(covariance))
-    mean = np.where(count > 0, squared / np.maximum(count, 1), 1.0)
-    factor: NDArray[np.float64] = (_PRIOR_DOUBT + mean) / (_PRIOR_DOUBT + 1)
-    return factor
 
 
 def kernel_widths(config: RefinementConfig) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from d2_ros.features.extractor import Features, describe, redetect
 from d2_ros.matching.motion import predict
-from d2_ros.tracks.measurement import Pairs
+from d2_ros.tracks.links import Pairs
 from d2_ros.tracks.window import Keyframe
 
 _RADIUS = 2  # cells around the predicted place

@@ -1,4 +1,4 @@
-"""All links of a frame with the window: mutual nearest neighbours and those its tracks imply."""
+"""A frame's matches, tracks and links: mutual nearest neighbours and what its tracks imply."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from d2_ros.matching.neighbours import Matches
+from d2_ros.tracks.graph import assign_tracks
 from d2_ros.tracks.window import Keyframe
+
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Verified matches with one keyframe: rows of the frame, rows of the keyframe."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,45 @@ class Links:
         matches = self.matches.select(kept)
         matches = replace(matches, index=np.searchsorted(rows, matches.index))
         return Links(matches, self.tracked[kept], self.mutual[kept]), inlier[kept]
+
+
+def claim_tracks(
+    matches: Matches, inlier: NDArray[np.bool_], window: Sequence[Keyframe], count: int
+) -> NDArray[np.int64]:
+    """Tracks ``(count,)`` of a frame's keypoints, 0 for none, as its verified matches say."""
+    track = np.zeros(len(matches), np.int64)
+    for number, keyframe in enumerate(window):
+        rows = matches.keyframe == number
+        track[rows] = keyframe.tracks[matches.keyframe_index[rows]]
+    return assign_tracks(
+        matches.index[inlier],
+        track[inlier],
+        matches.similarity[inlier].astype(np.float64),
+        count,
+    )
+
+
+def inlier_pairs(matches: Matches, inlier: NDArray[np.bool_], keyframes: int) -> list[Pairs]:
+    """The verified matches, keyframe by keyframe."""
+    picked = [inlier & (matches.keyframe == number) for number in range(keyframes)]
+    return [(matches.index[rows], matches.keyframe_index[rows]) for rows in picked]
+
+
+def without_outliers(frame: Keyframe, links: Links, inlier: NDArray[np.bool_]) -> Keyframe:
+    """Cut the keypoints that most keyframes of their track contradict geometrically."""
+    owner = links.matches.index[links.tracked]
+    votes = np.bincount(owner, np.where(inlier[links.tracked], 1.0, -1.0), len(frame.tracks))
+    tracks = np.where(votes < 0, 0, frame.tracks)
+    return replace(
+        frame, tracks=tracks, edges=frame.edges.select(np.isin(frame.edges.track, tracks))
+    )
+
+
+def rows_to_keep(tracks: NDArray[np.int64], detections: int, limit: int) -> NDArray[np.int64]:
+    """Rows of all tracks and, best first, of the detections that fit in beside them."""
+    tracked = np.flatnonzero(tracks > 0)[:limit]
+    others = np.flatnonzero(tracks[:detections] == 0)[: limit - len(tracked)]
+    return np.sort(np.concatenate([tracked, others]))
 
 
 def link_tracks(

@@ -15,10 +15,8 @@ from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import Matches
 from d2_ros.matching.patches import Patches, cut, gather
 from d2_ros.tracks.graph import Edges, join, no_edges
+from d2_ros.tracks.links import Pairs
 from d2_ros.tracks.window import Keyframe
-
-Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Verified matches with one keyframe: rows of the frame, rows of the keyframe."""
 
 Rows = NDArray[np.int64]
 

@@ -153,11 +153,10 @@ def test_pixels_of_another_surface_count_less(photograph, monkeypatch):
         for place in places:
             edge = int(place[0]) + 9  # 6 px from the keypoint after the move of 3 px
             first, second = (np.hstack([view[:, :edge], other[:, edge:]]) for view in (one, two))
-            truth = place + [3.0, 0.0]
+            truth = place + np.array([3.0, 0.0])
             found, _ = run((first, second, place[None], None, None), truth[None] + 0.2)
             error.append(np.linalg.norm(found.warps.pixels[0] - truth))
         median[steps] = np.median(error)
-    print(median)
     assert median[4] < 0.7 * median[0]
 
 

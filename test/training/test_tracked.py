@@ -6,8 +6,8 @@ import pytest
 
 from d2_ros import records
 from d2_ros.camera import Camera
-from d2_ros.commands.replay import write_result
-from d2_ros.config import Config, FeaturesConfig
+from d2_ros.commands.replay import ResultWriter
+from d2_ros.config import Config, FeaturesConfig, OutputConfig
 from d2_ros.errors import D2RosError
 from d2_ros.sources import Frame, open_source
 from d2_ros.sources.messages import camera_info
@@ -42,7 +42,7 @@ def recording(tmp_path):
                 frame.stamp, False, rows, np.zeros(0, records.MATCHES), None,
                 np.zeros((5, 512), np.float32),
             )  # fmt: skip
-            write_result(writer, frame, result, "none")
+            ResultWriter(writer, OutputConfig()).write(frame, result)
     return folder, bag
 
 

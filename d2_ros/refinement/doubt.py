@@ -1,0 +1,58 @@
+"""What the geometry of image pairs says of the covariances of a frame's keypoints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2_ros.matching.verification import Verdict
+from d2_ros.tracks.links import Links
+from d2_ros.tracks.window import Keyframe
+
+_PRIOR = 1.0  # observations of an ordinary epipolar distance that are taken for granted
+
+
+def with_doubt(frame: Keyframe, links: Links, verdict: Verdict) -> Keyframe:
+    """Scale the covariances of tracked keypoints by their :func:`doubt`, from the links' verdict."""
+    here = links.tracked
+    owner = links.matches.index[here]
+    factor = doubt(owner, verdict.residual[here], verdict.normal[here], frame.covariance)
+    scale = factor[:, None, None]
+    return replace(frame, covariance=frame.covariance * scale, drift=frame.drift * scale)
+
+
+def doubt(
+    owner: NDArray[np.int64],
+    residual: NDArray[np.float64],
+    normal: NDArray[np.float64],
+    covariance: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """By how much each covariance is too small, or too large, for its epipolar distances.
+
+    The geometry of the whole pair tells one component of the error of every keypoint. Its
+    square over the variance it should have is averaged over the keyframes and, as one more
+    observation of the keypoint's own variance, with a prior of 1.
+
+    Parameters
+    ----------
+    owner
+        ``(L,)`` keypoint of each link.
+    residual, normal
+        ``(L,)``, ``(L, 2)``: its distance from the epipolar line (NaN: unknown), the unit normal.
+    covariance
+        ``(N, 2, 2)`` of the keypoints, px^2.
+
+    Returns
+    -------
+    ``(N,)`` factors for the covariances; 1 for keypoints of which nothing is known.
+    """
+    known = np.isfinite(residual)
+    owner, residual, normal = owner[known], residual[known], normal[known]
+    variance = np.einsum("li,lij,lj->l", normal, covariance[owner], normal)
+    count = np.bincount(owner, minlength=len(covariance))
+    squared = np.bincount(owner, residual**2 / variance, minlength=len(covariance))
+    mean = np.where(count > 0, squared / np.maximum(count, 1), 1.0)
+    factor: NDArray[np.float64] = (_PRIOR + mean) / (_PRIOR + 1)
+    return factor
