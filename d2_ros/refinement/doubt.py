@@ -15,7 +15,7 @@ _PRIOR = 1.0  # observations of an ordinary epipolar distance that are taken for
 
 
 def with_doubt(frame: Keyframe, links: Links, verdict: Verdict) -> Keyframe:
-    """Scale the covariances of tracked keypoints by their :func:`doubt`, from the links' verdict."""
+    """Scale the covariances of tracked keypoints by their :func:`doubt`."""
     here = links.tracked
     owner = links.matches.index[here]
     factor = doubt(owner, verdict.residual[here], verdict.normal[here], frame.covariance)

@@ -21,7 +21,7 @@ SIGMA_SCALE = 0.75
 """Errors of refined positions over the sum of what is known of them (:func:`refine_frame`),
 measured on the synthetic sequence."""
 
-_ISOTROPIC = 0.4
+ISOTROPIC = 0.4
 """Share of an ellipse's long axis that its short one has at least: along an edge, errors of the
 affine part turn the long axis into the short one."""
 
@@ -98,7 +98,7 @@ def refine_frame(
 def _rounder(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     a, b, c = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
     largest = (a + c) / 2 + np.sqrt((a - c) ** 2 / 4 + b**2)
-    return covariance + (_ISOTROPIC**2 * largest)[:, None, None] * np.eye(2)
+    return covariance + (ISOTROPIC**2 * largest)[:, None, None] * np.eye(2)
 
 
 def kernel_widths(config: RefinementConfig) -> NDArray[np.float64]:

@@ -47,6 +47,18 @@ def test_planes_and_rotations_leave_no_room_along_the_epipolar_line():
         assert verify(second, first, CAMERA, CAMERA, 3.0, seed=0).inlier[outlier].mean() < 0.01
 
 
+def test_residuals_are_distances_from_the_true_epipolar_lines():
+    """0.7 px of noise on one of the two images; planes have no line to be held against."""
+    first, second, outlier = scene("depth", wrong=0.2, count=1500)
+    verdict = verify(second, first, CAMERA, CAMERA, 3.0, seed=0)
+    inlier = verdict.inlier & ~outlier
+    np.testing.assert_allclose(np.linalg.norm(verdict.normal[inlier], axis=1), 1)
+    assert 0.6 < np.sqrt(np.mean(verdict.residual[inlier] ** 2)) < 0.9
+    assert np.median(np.abs(verdict.residual[outlier])) > 10
+    first, second, _ = scene("plane", wrong=0.0)
+    assert np.isnan(verify(second, first, CAMERA, CAMERA, 3.0, seed=0).residual).all()
+
+
 def test_same_seed_same_answer():
     first, second, _ = scene("depth", wrong=0.5)
     masks = [verify(second, first, CAMERA, CAMERA, 2.0, seed=3).inlier for _ in range(3)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from d2_ros.config import RefinementConfig
-from d2_ros.refinement.frame import SIGMA_SCALE, kernel_widths, refine_frame
+from d2_ros.refinement.frame import ISOTROPIC, SIGMA_SCALE, kernel_widths, refine_frame
 
 CONFIG = RefinementConfig()
 SMALL = 0.05**2 * np.eye(2)
@@ -14,7 +14,8 @@ SMALL = 0.05**2 * np.eye(2)
 def test_one_edge_is_taken_as_it_is():
     refined = refine_frame(np.array([1]), np.array([[3.0, 4.0]]), SMALL[None], 3, CONFIG)
     np.testing.assert_allclose(refined.pixels[1], [3, 4])
-    np.testing.assert_allclose(refined.covariance[1], SIGMA_SCALE**2 * SMALL)
+    rounder = SMALL + ISOTROPIC**2 * 0.05**2 * np.eye(2)
+    np.testing.assert_allclose(refined.covariance[1], SIGMA_SCALE**2 * rounder)
     assert np.isnan(refined.pixels[[0, 2]]).all()
 
 
@@ -42,6 +43,24 @@ def test_the_larger_camp_wins_not_the_middle():
     predicted = np.array([[0.0, 0], [0.03, 0], [4.0, 0], [4.0, 0.03], [4.02, 0]])
     refined = refine_frame(np.zeros(5, int), predicted, np.tile(SMALL, (5, 1, 1)), 1, CONFIG)
     assert abs(refined.pixels[0, 0] - 4.0) < 0.05
+
+
+def test_edges_that_disagree_say_so_in_the_covariance():
+    together = np.array([[0.0, 0], [0.01, 0], [0, 0.01]])
+    apart = np.array([[0.0, 0], [0.2, 0], [-0.2, 0]])
+    owner, edges = np.zeros(3, int), np.tile(SMALL, (3, 1, 1))
+    calm, torn = (
+        refine_frame(owner, predicted, edges, 1, CONFIG).covariance[0]
+        for predicted in (together, apart)
+    )
+    assert torn[0, 0] > 3 * calm[0, 0]  # along the disagreement ...
+    assert torn[1, 1] < torn[0, 0] / 3  # ... more than across it
+
+
+def test_no_ellipse_is_thinner_than_its_length_allows():
+    thin = np.diag([1.0, 1e-4])
+    covariance = refine_frame(np.zeros(1, int), np.zeros((1, 2)), thin[None], 1, CONFIG).covariance
+    assert covariance[0, 1, 1] > ISOTROPIC**2 * 0.8 * covariance[0, 0, 0]
 
 
 def test_no_edges_refine_nothing():
