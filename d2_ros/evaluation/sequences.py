@@ -17,6 +17,7 @@ from d2_ros.evaluation.geometry import relative
 from d2_ros.evaluation.pairs import MIN_BASELINE, PairResult, Points, judge_pair, pair_figures
 from d2_ros.evaluation.peers import Chain, Klt, Observed, Sparse, grey8, join, mutual_nearest
 from d2_ros.evaluation.stages import PEERS, STAGES, Processor, columns, stage_points
+from d2_ros.evaluation.standing import CommonMotion, figures_without_motion
 from d2_ros.evaluation.tracking import (
     Figures,
     standing_figures,
@@ -62,12 +63,15 @@ class SequenceResult:
         ``(stamp, features)`` of every frame.
     size
         (width, height) of the images, px.
+    motion
+        What the whole image moves by, if the camera stands.
     """
 
     pairs: dict[str, list[PairResult]] = field(default_factory=lambda: defaultdict(list))
     tracks: dict[str, list[Observed]] = field(default_factory=lambda: defaultdict(list))
     published: list[tuple[int, NDArray[np.void]]] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
+    motion: CommonMotion | None = None
 
 
 def run_sequence(
@@ -97,7 +101,7 @@ def run_sequence(
     D2RosError
         For a frame that cannot be used.
     """
-    outcome = SequenceResult()
+    outcome = SequenceResult(motion=CommonMotion() if stands(poses) else None)
     chains = {name: Chain() for name in PEERS}
     flows = {name: Klt(*settings) for name, settings in KLT_POINTS.items()}
     recent: deque[Seen] = deque(maxlen=gap + 1)
@@ -123,9 +127,7 @@ def _see(
     matching = config.matching
 
     def verified(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return verify(
-            second, first, camera, camera, matching.max_error, matching.seed
-        ).inlier
+        return verify(second, first, camera, camera, matching.max_error, matching.seed).inlier
 
     result = frontend.process(frame.image, frame.stamp, camera)
     ids = result.features["track_id"].astype(np.int64)
@@ -141,6 +143,8 @@ def _see(
     }
     for name, observed in tracks.items():
         outcome.tracks[name].append(observed)
+    if outcome.motion is not None:
+        outcome.motion.add(image)
     outcome.published.append((frame.stamp, result.features))
     outcome.size = (image.shape[1], image.shape[0])
     return Seen(number, camera, frame.image.shape, result, sparse, flow)
@@ -195,6 +199,8 @@ def sequence_figures(outcome: SequenceResult, source: Source) -> tuple[dict[str,
         figures[name] = {**pair_figures(outcome.pairs[name]), **track_figures(tracks, outcome.size)}
         if standing:
             figures[name] |= standing_figures(tracks)
+        if outcome.motion is not None:
+            figures[name] |= figures_without_motion(tracks, outcome.motion.homographies)
         if isinstance(source, Synthetic):
             for stretch, frames in (
                 ("blur", source.blur_frames),
