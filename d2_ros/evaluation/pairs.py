@@ -64,9 +64,7 @@ def judge_pair(
         Threshold and seed of the verification.
     """
     first, second = points
-    inlier = verify(
-        second, first, cameras[1], cameras[0], matching.max_error, matching.seed
-    ).inlier
+    inlier = verify(second, first, cameras[1], cameras[0], matching.max_error, matching.seed).inlier
     near, far = first[inlier], second[inlier]
     pose = estimate_pose(near, far, cameras, matching.max_error)
     errors = (np.inf, np.inf) if pose is None else pose_errors(pose, T_second_first)

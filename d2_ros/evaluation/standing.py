@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from d2_ros.evaluation.accuracy import mahalanobis
 from d2_ros.evaluation.peers import Observed, flow
+from d2_ros.evaluation.stages import columns
 from d2_ros.evaluation.tracking import Figures, standing_figures
 
 POINTS, QUALITY, SPACING = 1000, 0.01, 8.0
@@ -63,6 +65,14 @@ def _homography(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDAr
     return np.full((3, 3), np.nan) if motion is None else np.asarray(motion, np.float64)
 
 
+def carry_back(pixels: NDArray[np.float64], motion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where places ``(N, 2)`` of a frame lie in the first one; NaN if there is no motion."""
+    if not np.isfinite(motion).all():
+        return np.full(pixels.shape, np.nan)
+    lifted = np.column_stack([pixels, np.ones(len(pixels))]) @ np.linalg.inv(motion).T
+    return np.asarray(lifted[:, :2] / lifted[:, 2:])
+
+
 def without_motion(
     frames: Sequence[Observed], homographies: Sequence[NDArray[np.float64]]
 ) -> list[Observed]:
@@ -77,11 +87,9 @@ def without_motion(
     """
     moved = []
     for seen, motion in zip(frames, homographies, strict=True):
-        if not np.isfinite(motion).all():
-            moved.append(Observed(seen.ids[:0], seen.pixels[:0]))
-            continue
-        lifted = np.column_stack([seen.pixels, np.ones(len(seen.pixels))]) @ np.linalg.inv(motion).T
-        moved.append(Observed(seen.ids, lifted[:, :2] / lifted[:, 2:]))
+        places = carry_back(seen.pixels, motion)
+        known = np.isfinite(places).all(axis=1)
+        moved.append(Observed(seen.ids[known], places[known]))
     return moved
 
 
@@ -101,3 +109,30 @@ def figures_without_motion(
         for name in ("scatter", "mean_move")
         if f"{name}_px" in still
     }
+
+
+def standing_chi2(
+    published: Sequence[tuple[int, NDArray[np.void]]],
+    motion: Sequence[NDArray[np.float64]] | None = None,
+) -> NDArray[np.float64]:
+    """Squared normalised distances from each track's first place: a standing camera's errors.
+
+    Parameters
+    ----------
+    published
+        ``(stamp, features)`` of every frame.
+    motion
+        ``(3, 3)`` from the first frame to each: places are carried back by it.
+
+    Returns
+    -------
+    ``(N,)`` of all observations but the first of a track; NaN where they cannot be said.
+    """
+    tracked = [rows[rows["track_id"] > 0] for _, rows in published]
+    places = [columns(rows, "u", "v") for rows in tracked]
+    if motion is not None:
+        places = [carry_back(*both) for both in zip(places, motion, strict=True)]
+    rows, pixels = np.concatenate(tracked), np.concatenate(places)
+    _, first, track = np.unique(rows["track_id"], return_index=True, return_inverse=True)
+    later = np.arange(len(rows)) != first[track]
+    return mahalanobis(pixels[later] - pixels[first[track]][later], rows[later])
