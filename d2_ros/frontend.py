@@ -62,6 +62,11 @@ class FrontEnd:
         self._recent: NDArray[np.int64] = np.empty(0, np.int64)  # tracks seen in the last frame
         self._next_track = 1
 
+    @property
+    def window(self) -> tuple[Keyframe, ...]:
+        """The keyframes, oldest first, as the last window solution has left them."""
+        return tuple(self._window)
+
     def use(self, extractor: Extractor) -> None:
         """Go on with another network, on another device perhaps, and with an empty window."""
         self.extractor, self.device = extractor, extractor.device

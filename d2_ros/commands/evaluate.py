@@ -28,6 +28,15 @@ Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the page and 
 Gap = Annotated[int, typer.Option(min=1, help="Frames from the first to the second of a pair.")]
 Every = Annotated[int, typer.Option(min=1, help="Frames from one pair to the next.")]
 
+Ablation = Annotated[
+    bool,
+    typer.Option(
+        "--ablation",
+        help="Also judge the stages one by one, and the multi-view scheme of the paper "
+        "(synthetic sequence only).",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
@@ -50,22 +59,34 @@ def sequence(
     params_file: ParamsFile = None,
     overrides: Overrides = None,
     image_topic: ImageTopic = None,
+    ablation: Ablation = False,
     json: Json = None,
 ) -> None:
     """Run over every frame of SRC; judge pairs of frames by the true poses, and the tracks."""
+    from d2_ros.evaluation.ablation import Recorder, ablation_figures
     from d2_ros.evaluation.curves import sequence_plots
     from d2_ros.evaluation.pairs import flatten
     from d2_ros.evaluation.sequences import run_sequence, sequence_figures
-    from d2_ros.evaluation.tables import PAIR_COLUMNS, TRACK_COLUMNS
+    from d2_ros.evaluation.tables import ABLATION_COLUMNS, PAIR_COLUMNS, TRACK_COLUMNS
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
+    from d2_ros.sources.synthetic import Synthetic
 
     config = load_config(params_file, overrides)
     opened = open_source(source, image_topic)
+    if ablation and not isinstance(opened, Synthetic):
+        raise D2RosError(f"--ablation needs exact ground truth: SRC synthetic, not {opened.name}")
     folder = make_folder(out)
     poses = opened.poses()
-    outcome = run_sequence(_watched(opened, "Evaluating"), poses, FrontEnd(config), gap, every)
+    frontend = FrontEnd(config)
+    recorder = Recorder(frontend) if ablation else None
+    frames = _watched(opened, "Evaluating")
+    outcome = run_sequence(frames, poses, recorder or frontend, gap, every)
     figures, whole = sequence_figures(outcome, opened)
+    titles = {"Pairs of frames": PAIR_COLUMNS, "Tracks": TRACK_COLUMNS}
+    if recorder and isinstance(opened, Synthetic):
+        figures |= ablation_figures(recorder.graphs, opened)
+        titles["Stages, tracks of four or more keyframes"] = ABLATION_COLUMNS
     if not outcome.pairs:
         typer.echo(
             "No pair of frames could be judged: that takes a calibration, true poses, more "
@@ -74,7 +95,6 @@ def sequence(
         )
     plots = sequence_plots(outcome)
     everything = {"source": opened.name, "gap": gap, "every": every, **whole, **flatten(figures)}
-    titles = {"Pairs of frames": PAIR_COLUMNS, "Tracks": TRACK_COLUMNS}
     _tell(folder, f"Sequence {opened.name}", figures, titles, everything, plots, json)
 
 

@@ -113,9 +113,9 @@ def track_errors(
     numbers = np.repeat([index[stamp] for stamp, _ in frames], [len(rows) for rows in tracked])
     rows = np.concatenate([np.empty(0, FEATURES), *tracked])
     ids, first, track = np.unique(rows["track_id"], return_index=True, return_inverse=True)
-    refined, visible = _truth(source, numbers, _pixels(rows, "u", "v"), first[track])
+    refined, visible = true_places(source, numbers, _pixels(rows, "u", "v"), first[track])
     detected_names = ("u_detected", "v_detected")
-    detected, _ = _truth(source, numbers, _pixels(rows, *detected_names), first[track])
+    detected, _ = true_places(source, numbers, _pixels(rows, *detected_names), first[track])
     offset = _pixels(rows, "u", "v") - refined
     offset_detected = _pixels(rows, *detected_names) - detected
     later = np.arange(len(rows)) != first[track]
@@ -123,7 +123,7 @@ def track_errors(
     return TrackErrors(
         frame=numbers[judged],
         track_id=rows["track_id"][judged].astype(np.int64),
-        age=_age(track)[judged],
+        age=ages(track)[judged],
         error=np.linalg.norm(offset[judged], axis=1),
         error_detected=np.linalg.norm(offset_detected[judged], axis=1),
         chi2=mahalanobis(offset[judged], rows[judged]),
@@ -171,13 +171,29 @@ def _pixels(rows: NDArray[np.void], u: str, v: str) -> NDArray[np.float64]:
     return np.column_stack([rows[u], rows[v]]).astype(np.float64)
 
 
-def _truth(
+def true_places(
     source: GroundTruth,
     numbers: NDArray[np.int64],
     pixels: NDArray[np.float64],
     first: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Where the point seen in row ``first[i]`` truly lies in the frame of row i."""
+    """Say where the point seen in row ``first[i]`` truly lies in the frame of row i.
+
+    Parameters
+    ----------
+    source
+        The sequence.
+    numbers
+        ``(N,)`` index of each row's frame.
+    pixels
+        ``(N, 2)`` places of the rows, px; only those of first observations are looked at.
+    first
+        ``(N,)`` row of the first observation of each row's track.
+
+    Returns
+    -------
+    ``(N, 2)`` px, NaN without a true place, and ``(N,)`` bool whether it is visible.
+    """
     points = np.full((len(pixels), 3), np.nan)
     planes = np.full(len(pixels), -1)
     truth = np.full((len(pixels), 2), np.nan)
@@ -193,7 +209,7 @@ def _truth(
     return truth, visible
 
 
-def _age(track: NDArray[np.int64]) -> NDArray[np.int64]:
+def ages(track: NDArray[np.int64]) -> NDArray[np.int64]:
     """For each entry, the number of equal entries before it."""
     order = np.argsort(track, kind="stable")
     starts = np.searchsorted(track[order], track[order])

@@ -153,7 +153,7 @@ class Klt:
         """Follow the points into a frame and find new ones."""
         seen = self._seen
         if self._image is not None and len(seen.ids):
-            there, found = _flow(self._image, image, seen.pixels)
+            there, found = flow(self._image, image, seen.pixels)
             before, places, ids = seen.pixels[found], there[found], seen.ids[found]
             if len(ids) >= 8:  # as VINS: too few for a geometry are kept
                 kept = verify(before, places)
@@ -184,15 +184,30 @@ class Klt:
 _WINDOW, _LEVELS, _WAY_BACK = (21, 21), 3, 0.5  # px, levels above the image, px: VINS's
 
 
-def _flow(
-    before: NDArray[np.uint8], now: NDArray[np.uint8], pixels: NDArray[np.float64]
+def flow(
+    before: NDArray[np.uint8],
+    now: NDArray[np.uint8],
+    pixels: NDArray[np.float64],
+    guess: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Where points went, and whether they came back within half a pixel and stayed inside."""
+    """Where points went, and whether they came back within half a pixel and stayed inside.
+
+    Parameters
+    ----------
+    before, now
+        ``(H, W)`` images.
+    pixels
+        ``(N, 2)`` points of the first, px.
+    guess
+        ``(N, 2)`` where to start the search in the second; at `pixels` if not given.
+    """
     start: Any = pixels.astype(np.float32)[:, None]
-    flow: Any = cv2.calcOpticalFlowPyrLK  # its stubs know no None for the guess
+    track: Any = cv2.calcOpticalFlowPyrLK  # its stubs know no None for the guess
     settings: Any = {"winSize": _WINDOW, "maxLevel": _LEVELS}
-    there, ok, _ = flow(before, now, start, None, **settings)
-    back, returned, _ = flow(now, before, there, None, **settings)
+    guided = {**settings, "flags": 0 if guess is None else cv2.OPTFLOW_USE_INITIAL_FLOW}
+    place = None if guess is None else guess.astype(np.float32)[:, None].copy()
+    there, ok, _ = track(before, now, start, place, **guided)
+    back, returned, _ = track(now, before, there, None, **settings)
     places = there[:, 0].astype(np.float64)
     height, width = now.shape
     inside = ((places >= 0) & (places <= [width - 1, height - 1])).all(axis=1)

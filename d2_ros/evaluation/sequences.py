@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import Config
-from d2_ros.evaluation.accuracy import accuracy_figures, mahalanobis, track_errors
+from d2_ros.evaluation.accuracy import accuracy_figures, track_errors
 from d2_ros.evaluation.geometry import relative
 from d2_ros.evaluation.pairs import MIN_BASELINE, PairResult, Points, judge_pair, pair_figures
 from d2_ros.evaluation.peers import Chain, Klt, Observed, Sparse, grey8, join, mutual_nearest
 from d2_ros.evaluation.stages import PEERS, STAGES, Processor, columns, stage_points
+from d2_ros.evaluation.standing import CommonMotion, figures_without_motion, standing_chi2
 from d2_ros.evaluation.tracking import (
     Figures,
     standing_figures,
@@ -62,12 +63,15 @@ class SequenceResult:
         ``(stamp, features)`` of every frame.
     size
         (width, height) of the images, px.
+    motion
+        What the whole image moves by, if the camera stands.
     """
 
     pairs: dict[str, list[PairResult]] = field(default_factory=lambda: defaultdict(list))
     tracks: dict[str, list[Observed]] = field(default_factory=lambda: defaultdict(list))
     published: list[tuple[int, NDArray[np.void]]] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
+    motion: CommonMotion | None = None
 
 
 def run_sequence(
@@ -97,7 +101,7 @@ def run_sequence(
     D2RosError
         For a frame that cannot be used.
     """
-    outcome = SequenceResult()
+    outcome = SequenceResult(motion=CommonMotion() if stands(poses) else None)
     chains = {name: Chain() for name in PEERS}
     flows = {name: Klt(*settings) for name, settings in KLT_POINTS.items()}
     recent: deque[Seen] = deque(maxlen=gap + 1)
@@ -139,6 +143,8 @@ def _see(
     }
     for name, observed in tracks.items():
         outcome.tracks[name].append(observed)
+    if outcome.motion is not None:
+        outcome.motion.add(image)
     outcome.published.append((frame.stamp, result.features))
     outcome.size = (image.shape[1], image.shape[0])
     return Seen(number, camera, frame.image.shape, result, sparse, flow)
@@ -193,6 +199,8 @@ def sequence_figures(outcome: SequenceResult, source: Source) -> tuple[dict[str,
         figures[name] = {**pair_figures(outcome.pairs[name]), **track_figures(tracks, outcome.size)}
         if standing:
             figures[name] |= standing_figures(tracks)
+        if outcome.motion is not None:
+            figures[name] |= figures_without_motion(tracks, outcome.motion.homographies)
         if isinstance(source, Synthetic):
             for stretch, frames in (
                 ("blur", source.blur_frames),
@@ -206,7 +214,11 @@ def sequence_figures(outcome: SequenceResult, source: Source) -> tuple[dict[str,
         whole |= _calibration(errors.chi2)
         whole |= _later_errors(errors.error, errors.age)
     elif standing:
-        whole |= _calibration(_standing_chi2(outcome.published))
+        whole |= _calibration(standing_chi2(outcome.published))
+        if outcome.motion is not None:
+            chi2 = standing_chi2(outcome.published, outcome.motion.homographies)
+            still = _calibration(chi2)
+            whole |= {f"{key}_common_motion_removed": share for key, share in still.items()}
     return figures, whole
 
 
@@ -219,15 +231,6 @@ def _calibration(chi2: NDArray[np.float64]) -> Figures:
         f"share_inside_{percent}pct_ellipse": float(np.mean(known < limit))
         for percent, limit in _CHI2.items()
     }
-
-
-def _standing_chi2(published: Sequence[tuple[int, NDArray[np.void]]]) -> NDArray[np.float64]:
-    """Squared normalised distances from each track's first place: a standing camera's errors."""
-    rows = np.concatenate([rows[rows["track_id"] > 0] for _, rows in published])
-    _, first, track = np.unique(rows["track_id"], return_index=True, return_inverse=True)
-    pixels = columns(rows, "u", "v")
-    later = np.arange(len(rows)) != first[track]
-    return mahalanobis(pixels[later] - pixels[first[track]][later], rows[later])
 
 
 def _later_errors(error: NDArray[np.float64], age: NDArray[np.int64]) -> dict[str, Any]:

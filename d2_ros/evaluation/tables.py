@@ -41,7 +41,16 @@ TRACK_COLUMNS: tuple[Column, ...] = (
     ("survival_exposure", "survive light", "{:.1%}"),
     ("scatter_px", "scatter px", "{:.3f}"),
     ("mean_move_px", "mean move px", "{:.3f}"),
+    ("scatter_common_motion_removed_px", "scatter beside common motion, px", "{:.3f}"),
+    ("mean_move_common_motion_removed_px", "mean move beside it, px", "{:.3f}"),
     ("survival_first_frame", "alive at the end", "{:.1%}"),
+)
+ABLATION_COLUMNS: tuple[Column, ...] = (
+    ("median_error_px", "median, px", "{:.4f}"),
+    ("p90_error_px", "p90, px", "{:.3f}"),
+    ("observations", "observations", "{:d}"),
+    ("median_error_all_px", "all: median, px", "{:.4f}"),
+    ("p90_error_all_px", "p90, px", "{:.3f}"),
 )
 STEREO_COLUMNS: tuple[Column, ...] = (
     ("matches", "matches", "{:d}"),
@@ -57,11 +66,12 @@ def present(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[C
 
 
 def cells(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[list[str]]:
-    """Rows of a table: method, then a text for each present column."""
+    """Rows of a table: method, then a text for each present column; none without a figure."""
     shown = present(figures, columns)
     return [
         [method, *(form.format(named[key]) if key in named else "-" for key, _, form in shown)]
         for method, named in figures.items()
+        if any(key in named for key, _, _ in shown)
     ]
 
 

@@ -29,8 +29,8 @@ def refine_window(window: Sequence[Keyframe], config: RefinementConfig) -> list[
     pixels = refine_graph(
         np.concatenate([keyframe.pixels for keyframe in window]),
         held,
-        _nodes(window, base, edges.stamp_from, edges.track),
-        _nodes(window, base, edges.stamp_to, edges.track),
+        nodes_of(window, base, edges.stamp_from, edges.track),
+        nodes_of(window, base, edges.stamp_to, edges.track),
         edges,
         config,
     )
@@ -40,7 +40,7 @@ def refine_window(window: Sequence[Keyframe], config: RefinementConfig) -> list[
     ]
 
 
-def _nodes(
+def nodes_of(
     window: Sequence[Keyframe],
     base: NDArray[np.int64],
     stamps: NDArray[np.int64],

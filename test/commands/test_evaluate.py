@@ -15,7 +15,7 @@ def test_sequence_writes_the_agreed_figures_and_a_page(tmp_path, d2_ros):
     told = tmp_path / "s.json"
     outcome = d2_ros(
         "evaluate", "sequence", SEQUENCE, "--out", tmp_path / "out", "--json", told,
-        "--gap", 3, "--every", 2, *ONE_THREAD,
+        "--gap", 3, "--every", 2, "--ablation", "-p", "window.min_tracked_share:=1.0", *ONE_THREAD,
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     figures = json.loads(told.read_text())
@@ -32,6 +32,12 @@ def test_sequence_writes_the_agreed_figures_and_a_page(tmp_path, d2_ros):
         assert np.isfinite(figures[name]), name
     assert figures["d2.pairs"] == 3  # 0-3, 2-5, 4-7
     assert figures["d2.median_epipolar_px"] < figures["d2_detected.median_epipolar_px"]
+    for scheme in ("two_view", "two_view_newest", "multi_view", "multi_view_paper"):
+        stage, detected = (
+            figures[f"ablation.{name}.median_error_px"] for name in (scheme, "detected")
+        )
+        assert 0 < stage < 0.5 * detected, scheme
+    assert "ablation.multi_view_paper" in outcome.out
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert "http" not in page
@@ -86,7 +92,7 @@ def test_pairs_are_written_and_judged(tmp_path, d2_ros):
     assert figures["d2.median_epipolar_px"] < figures["d2_detected.median_epipolar_px"]
 
 
-def test_what_is_wrong_is_named_with_exit_code_2(tmp_path, d2_ros):
+def test_what_is_wrong_is_named_with_exit_code_2(tmp_path, d2_ros, scenes):
     file = tmp_path / "pairs.txt"
     file.write_text("a.png b.png\n")
     out = ["--out", tmp_path / "out"]
@@ -100,6 +106,7 @@ def test_what_is_wrong_is_named_with_exit_code_2(tmp_path, d2_ros):
         (["sequence", SEQUENCE, "--out", file / "x"], "cannot write"),
         (["sequence", SEQUENCE, *out, "-p", "a:=1"], "unknown parameter a"),
         (["sequence", SEQUENCE, *out, "--gap", 0], "--gap"),
+        (["sequence", scenes / "astronaut", *out, "--ablation"], "needs exact ground truth"),
     ):
         outcome = d2_ros("evaluate", *arguments)
         assert outcome.code == 2, arguments

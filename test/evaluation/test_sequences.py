@@ -190,3 +190,9 @@ def test_a_standing_camera_is_judged_by_the_first_places():
     assert figures["d2"]["scatter_px"] == pytest.approx(0.1, abs=0.015)
     assert figures["d2"]["survival_first_frame"] == 1
     assert figures["klt"]["scatter_px"] < 0.02
+    # The same image eight times: there is no common motion to remove.
+    beside = whole["share_inside_50pct_ellipse_common_motion_removed"]
+    assert beside == pytest.approx(whole["share_inside_50pct_ellipse"], abs=0.02)
+    still = figures["d2"]["scatter_common_motion_removed_px"]
+    assert still == pytest.approx(figures["d2"]["scatter_px"], abs=0.005)
+    assert "mean_move_common_motion_removed_px" in figures["klt150"]
