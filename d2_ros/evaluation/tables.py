@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from d2_ros.evaluation.tracking import Figures
+from d2_ros.evaluation.report import Figures
 
 Column = tuple[str, str, str]
 """Figure, heading, format."""
@@ -57,11 +57,12 @@ def present(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[C
 
 
 def cells(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[list[str]]:
-    """Rows of a table: method, then a text for each present column."""
+    """Rows of a table: method, then a text for each present column; none without any figure."""
     shown = present(figures, columns)
     return [
         [method, *(form.format(named[key]) if key in named else "-" for key, _, form in shown)]
         for method, named in figures.items()
+        if any(key in named for key, _, _ in shown)
     ]
 
 
