@@ -116,12 +116,13 @@ class PowerMeter:
 
     def __init__(self, device: torch.device) -> None:
         self.watts = float("nan")
+        self._device = device
         self._process: subprocess.Popen[str] | None = None
         self._wanted = device.type == "cuda" and shutil.which("nvidia-smi") is not None
 
     def __enter__(self) -> PowerMeter:
         if self._wanted:
-            uuid = getattr(torch.cuda.get_device_properties(0), "uuid", None)
+            uuid = getattr(torch.cuda.get_device_properties(self._device), "uuid", None)
             chosen = [] if uuid is None else ["-i", f"GPU-{uuid}"]
             query = ["--query-gpu=power.draw", "--format=csv,noheader,nounits", "-lms", "100"]
             self._process = subprocess.Popen(

@@ -43,7 +43,7 @@ class Scaling(str, Enum):
 
 
 STEPS = {
-    Scaling.size: (160, 320, 480, 640, 960),
+    Scaling.size: (160, 320, 480, 640),
     Scaling.keypoints: (250, 500, 1000, 2000, 4000),
     Scaling.window: (3, 5, 7, 11, 15),
     Scaling.cameras: (1, 2, 3, 4),

@@ -57,7 +57,7 @@ def present(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[C
 
 
 def cells(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[list[str]]:
-    """Rows of a table: method, then a text for each present column; none without any figure."""
+    """Rows of a table: method, then a text for each present column; none without a figure."""
     shown = present(figures, columns)
     return [
         [method, *(form.format(named[key]) if key in named else "-" for key, _, form in shown)]
