@@ -151,9 +151,9 @@ def benchmark(
 
     ``total`` is from the decoded image to the messages' bytes, ``rest`` is that without the
     network. Beside them stand decoding and, where ROS is there, publishing to topics that nobody
-    listens to. On a GPU every stage waits for the device at its end, and
-    a second run without that gives ``unsettled_total_p50_ms``. The floors are what a matrix product
-    and a copy, measured at the start, would allow.
+    listens to. On a GPU every stage waits for the device at its end, and a second run without that
+    gives ``unsettled_total_p50_ms``. The floors are what a matrix product and a copy, measured at
+    the start, would allow.
     """
     from d2_ros.benchmark.figures import run_figures, stage_figures, with_rest
     from d2_ros.benchmark.floors import floors_ms
