@@ -171,7 +171,7 @@ class RefinementConfig:
     solver: str = _param(
         "gtsam",
         "What solves the window: gtsam, or sparse for the same equations in SciPy, "
-        "with the same result in a fifth of the time.",
+        "with the same result in about a fifth of the time.",
         choices=("gtsam", "sparse"),
     )
     kernel_start: float = _param(

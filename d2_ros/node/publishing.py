@@ -6,6 +6,7 @@ from types import TracebackType
 
 import rclpy
 from builtin_interfaces.msg import Time
+from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
@@ -30,8 +31,9 @@ class Publishing:
 
     def __enter__(self) -> Publishing:
         isolate()
-        rclpy.init()
-        self._node = LifecycleNode("d2_benchmark")
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self._node = LifecycleNode("d2_benchmark", context=self._context)
         self._outputs = Outputs(self._node, "camera", self._config)
         self._node.trigger_configure()
         self._node.trigger_activate()
@@ -45,7 +47,7 @@ class Publishing:
     ) -> None:
         self._outputs.destroy()
         self._node.destroy_node()
-        rclpy.try_shutdown()
+        rclpy.try_shutdown(context=self._context)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Publish everything that `result` holds."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from d2_ros.config import RefinementConfig
+from d2_ros.config import RefinementConfig, parameters
 from d2_ros.refinement.frame import EDGE_FLOOR, kernel_widths, refine_frame
 from d2_ros.refinement.multiview import refine_graph
 from d2_ros.refinement.sparse import refine_graph as refine_sparse
+from d2_ros.refinement.window import SOLVERS
 from d2_ros.tracks.graph import Edges
 
 CONFIG = RefinementConfig()
@@ -94,6 +95,11 @@ def test_sparse_equals_gtsam(wrong, passes):
     theirs = refine_graph(start, held, first, second, edges, config)
     assert np.abs(ours - theirs).max() < 1e-3
     assert np.abs(ours - start)[~held].max() > 1
+
+
+def test_every_choice_of_the_parameter_is_a_solver():
+    (solver,) = (p for p in parameters() if p.name == "refinement.solver")
+    assert set(solver.choices) == set(SOLVERS)
 
 
 def test_sparse_leaves_observations_without_edges_and_whole_graphs_without_any():
