@@ -11,7 +11,8 @@ from d2_ros import __version__
 from d2_ros.errors import D2RosError
 
 COMMANDS = (
-    "demo", "replay", "play", "convert", "match", "evaluate", "train", "weights", "doctor",
+    "demo", "replay", "play", "convert", "match", "evaluate", "benchmark", "train", "weights",
+    "doctor",
 )  # fmt: skip
 
 

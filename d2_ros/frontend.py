@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,6 +57,7 @@ class FrontEnd:
         self.config = config
         self.extractor = extractor or Extractor(config)
         self.device = self.extractor.device
+        self.stopwatch: Callable[[], Stopwatch] = Stopwatch
         self._window: list[Keyframe] = []
         self._lengths: dict[int, int] = {}  # frames in which each live track was observed
         self._recent: NDArray[np.int64] = np.empty(0, np.int64)  # tracks seen in the last frame
@@ -97,11 +98,11 @@ class FrontEnd:
             For an image or calibration that cannot be used; the window is unharmed.
         """
         _check(image, stamp, camera, self._window)
-        config, window, watch = self.config, self._window, Stopwatch()
+        config, window, watch = self.config, self._window, self.stopwatch()
         self.extractor.config = config
-        features = self.extractor.extract([image])[0]
+        features = self.extractor.extract([image], watch)[0]
         pyramid = build_pyramid(grey(image), config.alignment.levels, self.device)
-        watch.lap("network")
+        watch.lap("pyramid")
 
         matches = match(features.descriptors, [keyframe.descriptors for keyframe in window])
         watch.lap("matching")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 CLOCK_JUMP = 1_000_000_000
 """A frame this much (ns) before the last one means that the clock was set back or that the
@@ -10,14 +11,24 @@ recording starts over; the node and the offline replay then reset alike."""
 
 
 class Stopwatch:
-    """Milliseconds per stage, in the order in which the stages ended."""
+    """Milliseconds per stage, in the order in which the stages ended.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    settle
+        Called at the end of every lap, to wait for a device that works behind the program's back;
+        without it, such work counts for the stage that first needs its result.
+    """
+
+    def __init__(self, settle: Callable[[], object] | None = None) -> None:
         self.laps_ms: dict[str, float] = {}
+        self._settle = settle
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
         """End `stage`; time spent twice under one name adds up."""
+        if self._settle is not None:
+            self._settle()
         now = time.perf_counter()
         self.laps_ms[stage] = self.laps_ms.get(stage, 0.0) + (now - self._last) * 1e3
         self._last = now

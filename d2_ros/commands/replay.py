@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from d2_ros.config import OutputConfig
     from d2_ros.records import FrameResult
     from d2_ros.sources import Frame
-    from d2_ros.sources.writer import BagWriter
 
 NAMESPACE = "/d2_frontend/camera/"
 CAMERA_INFO_TOPIC = "/camera/camera_info"
@@ -48,6 +47,14 @@ class Processor(Protocol):
 
     def reset(self) -> None:
         """Drop the keyframe window."""
+        ...
+
+
+class Sink(Protocol):
+    """The part of :class:`d2_ros.sources.writer.BagWriter` that takes the results."""
+
+    def write(self, topic: str, message: Any) -> None:
+        """Write a message of :mod:`d2_ros.sources.messages`."""
         ...
 
 
@@ -181,7 +188,7 @@ class ResultWriter:
         Which topics there are beside the usual ones.
     """
 
-    def __init__(self, bag: BagWriter, output: OutputConfig) -> None:
+    def __init__(self, bag: Sink, output: OutputConfig) -> None:
         from d2_ros.vins import VinsTracks
 
         self._bag = bag

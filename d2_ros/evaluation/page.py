@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from d2_ros.errors import D2RosError
-from d2_ros.evaluation.report import STYLE
+from d2_ros.evaluation.report import STYLE, Figures
 from d2_ros.evaluation.tables import Column, Tables, cells, present
-from d2_ros.evaluation.tracking import Figures
 
 
 def write_page(
@@ -76,7 +75,7 @@ def _table(name: str, figures: Mapping[str, Figures], columns: Sequence[Column])
         "<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in row)
         for row in cells(figures, columns)
     )
-    return f"<h2>{html.escape(name)}</h2><table><tr><th>method{headings}{rows}</table>"
+    return f"<h2>{html.escape(name)}</h2><table><tr><th>{headings}{rows}</table>"
 
 
 def _short(value: float | int | str) -> str:

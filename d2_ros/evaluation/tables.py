@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from d2_ros.evaluation.tracking import Figures
+from d2_ros.evaluation.report import Figures
 
 Column = tuple[str, str, str]
 """Figure, heading, format."""

@@ -18,6 +18,7 @@ from d2_ros.features.device import pick_device, pick_dtype
 from d2_ros.features.images import prepare
 from d2_ros.features.network import OFFSET, STRIDE, normalise
 from d2_ros.features.weights import load_weights
+from d2_ros.timing import Stopwatch
 
 SIGMA_PER_WIDTH = 0.15
 """Standard deviation of a detected position over the width of its peak.
@@ -118,24 +119,31 @@ class Extractor:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def extract(self, images: Sequence[NDArray[Any]]) -> list[Features]:
+    def extract(
+        self, images: Sequence[NDArray[Any]], watch: Stopwatch | None = None
+    ) -> list[Features]:
         """Features of every image; images of one size and type share a forward pass.
 
         Parameters
         ----------
         images
             Each ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16, at least 64 px.
+        watch
+            Gets the laps ``upload``, ``network``, ``detection`` and ``description``.
 
         Raises
         ------
         D2RosError
             For an image that cannot be used, before any work is done.
         """
-        return [self.features(response) for response in self.respond(images)]
+        return [self.features(response, watch) for response in self.respond(images, watch)]
 
     @torch.inference_mode()
-    def respond(self, images: Sequence[NDArray[Any]]) -> list[ResponseMap]:
+    def respond(
+        self, images: Sequence[NDArray[Any]], watch: Stopwatch | None = None
+    ) -> list[ResponseMap]:
         """Run the network only; arguments and errors as in :meth:`extract`."""
+        watch = watch or Stopwatch()
         prepared = [prepare(image, self.config.features.max_edge) for image in images]
         groups: dict[tuple[Any, ...], list[int]] = {}
         for index, (image, _) in enumerate(prepared):
@@ -143,15 +151,19 @@ class Extractor:
         responses: dict[int, ResponseMap] = {}
         for members in groups.values():
             batch = torch.from_numpy(np.stack([prepared[index][0] for index in members]))
-            maps = self.network(normalise(batch.to(self.device), self.dtype)).response
+            batch = batch.to(self.device)
+            watch.lap("upload")
+            maps = self.network(normalise(batch, self.dtype)).response
             maps = maps.contiguous(memory_format=torch.channels_last)
+            watch.lap("network")
             for index, values in zip(members, maps, strict=True):
                 responses[index] = ResponseMap(values, prepared[index][1])
         return [responses[index] for index in range(len(prepared))]
 
     @torch.inference_mode()
-    def features(self, response: ResponseMap) -> Features:
-        """Detect and describe in a response map."""
+    def features(self, response: ResponseMap, watch: Stopwatch | None = None) -> Features:
+        """Detect and describe in a response map; `watch` as in :meth:`extract`."""
+        watch = watch or Stopwatch()
         settings = self.config.features
         peaks = detection.detect(response.values)
         _, height, width = response.values.shape
@@ -162,9 +174,11 @@ class Extractor:
             settings.max_keypoints,
         )
         cells, channels = peaks.cells[chosen], peaks.channels[chosen]
+        watch.lap("detection")
         descriptors = detection.sample(response.values, cells)
         table = torch.cat([cells, peaks.scores[chosen, None], peaks.spreads[chosen].flatten(1)], 1)
         host = table.cpu().numpy()  # the one transfer back
+        watch.lap("description")
         return Features(
             keypoints=response.cells_to_pixels(host[:, :2]).astype(np.float32),
             covariances=_covariances(host[:, 3:].reshape(-1, 2, 2), response.scale),

@@ -17,8 +17,10 @@ from d2_ros.config import RefinementConfig
 from d2_ros.refinement.frame import EDGE_FLOOR, kernel_widths
 from d2_ros.tracks.graph import Edges
 
-_HOLD_SIGMA = 1e-4  # px
-_ITERATIONS = 20  # robust weights need a few more than plain least squares
+HOLD_SIGMA = 1e-4  # px
+ITERATIONS = 20  # robust weights need a few more than plain least squares
+RELATIVE_TOLERANCE = 1e-4
+ABSOLUTE_TOLERANCE = 1e-3
 
 
 def refine_graph(
@@ -49,7 +51,7 @@ def refine_graph(
     if len(edges) == 0:
         return pixels.copy()
     prior = gtsam.noiseModel.Isotropic.Sigma(2, config.prior_sigma)
-    hold = gtsam.noiseModel.Isotropic.Sigma(2, _HOLD_SIGMA)
+    hold = gtsam.noiseModel.Isotropic.Sigma(2, HOLD_SIGMA)
     gaussian = [
         gtsam.noiseModel.Gaussian.Covariance(covariance)
         for covariance in edges.covariance + EDGE_FLOOR**2 * np.eye(2)
@@ -57,9 +59,9 @@ def refine_graph(
     used = np.unique(np.concatenate([first, second]))
     solution = pixels.copy()
     settings = gtsam.GaussNewtonParams()
-    settings.setMaxIterations(_ITERATIONS)
-    settings.setRelativeErrorTol(1e-4)
-    settings.setAbsoluteErrorTol(1e-3)
+    settings.setMaxIterations(ITERATIONS)
+    settings.setRelativeErrorTol(RELATIVE_TOLERANCE)
+    settings.setAbsoluteErrorTol(ABSOLUTE_TOLERANCE)
     for kernel in kernel_widths(config):
         cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(kernel / EDGE_FLOOR)
         graph = gtsam.NonlinearFactorGraph()

@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.config import RefinementConfig
-from d2_ros.refinement.multiview import refine_graph
+from d2_ros.refinement import multiview, sparse
 from d2_ros.tracks.graph import join
 from d2_ros.tracks.window import Keyframe
+
+SOLVERS = {"gtsam": multiview.refine_graph, "sparse": sparse.refine_graph}
+"""Parameter ``refinement.solver`` -> what solves the graph."""
 
 
 def refine_window(window: Sequence[Keyframe], config: RefinementConfig) -> list[Keyframe]:
@@ -26,7 +29,7 @@ def refine_window(window: Sequence[Keyframe], config: RefinementConfig) -> list[
     held[np.unique(tracks, return_index=True)[1]] = True  # the first, so the oldest, of each
     edges = join([keyframe.edges for keyframe in window])
     edges = edges.select(np.isin(edges.stamp_from, stamps))
-    pixels = refine_graph(
+    pixels = SOLVERS[config.solver](
         np.concatenate([keyframe.pixels for keyframe in window]),
         held,
         nodes_of(window, base, edges.stamp_from, edges.track),

@@ -1,13 +1,15 @@
-"""The GTSAM window solution against a batched NumPy robust solver, and its promises."""
+"""The window solutions of GTSAM and SciPy against a dense NumPy solver, and their promises."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from d2_ros.config import RefinementConfig
+from d2_ros.config import RefinementConfig, parameters
 from d2_ros.refinement.frame import EDGE_FLOOR, kernel_widths, refine_frame
 from d2_ros.refinement.multiview import refine_graph
+from d2_ros.refinement.sparse import refine_graph as refine_sparse
+from d2_ros.refinement.window import SOLVERS
 from d2_ros.tracks.graph import Edges
 
 CONFIG = RefinementConfig()
@@ -82,6 +84,32 @@ def test_equals_a_numpy_robust_solver(wrong):
     ours = refine_graph(start, held, first, second, edges, CONFIG)
     oracle = numpy_solver(start, held, first, second, edges, CONFIG)
     assert np.abs(ours - oracle).max() < 0.01
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("passes", [1, 3])
+def test_sparse_equals_gtsam(wrong, passes):
+    config = RefinementConfig(passes=passes)
+    _, start, held, first, second, edges = chain_of_views(wrong=wrong)
+    ours = refine_sparse(start, held, first, second, edges, config)
+    theirs = refine_graph(start, held, first, second, edges, config)
+    assert np.abs(ours - theirs).max() < 1e-3
+    assert np.abs(ours - start)[~held].max() > 1
+
+
+def test_every_choice_of_the_parameter_is_a_solver():
+    (solver,) = (p for p in parameters() if p.name == "refinement.solver")
+    assert set(solver.choices) == set(SOLVERS)
+
+
+def test_sparse_leaves_observations_without_edges_and_whole_graphs_without_any():
+    _, start, held, first, second, edges = chain_of_views(tracks=5, views=3)
+    rows = (first != 7) & (second != 7)
+    some = refine_sparse(start, held, first[rows], second[rows], edges.select(rows), CONFIG)
+    np.testing.assert_array_equal(some[7], start[7])
+    none = np.zeros(len(edges), bool)
+    same = refine_sparse(start, held, first[none], second[none], edges.select(none), CONFIG)
+    np.testing.assert_array_equal(same, start)
 
 
 def test_recovers_the_truth_and_holds_the_root():
