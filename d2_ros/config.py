@@ -101,6 +101,12 @@ class MatchingConfig:
 class AlignmentConfig:
     """Two-view patch alignment."""
 
+    mode: str = _param(
+        "auto",
+        "What is aligned: grey values, the network's early maps (features), which survive "
+        "changes of light, or, pair by pair, those where grey values disagree (auto).",
+        choices=("auto", "grey", "features"),
+    )
     patch_radius: int = _param(
         8, "Half the side of the square patch: 8 is 17x17.", unit="px", low=3, high=24
     )
