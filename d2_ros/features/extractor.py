@@ -15,8 +15,8 @@ from torch import Tensor
 from d2_ros.config import Config
 from d2_ros.features import detection
 from d2_ros.features.backbones import build_network
-from d2_ros.features.early import EarlyMap, Projection, build_projection
 from d2_ros.features.device import pick_device, pick_dtype
+from d2_ros.features.early import EarlyMap, Projection, build_projection
 from d2_ros.features.images import prepare
 from d2_ros.features.network import OFFSET, STRIDE, Network, normalise
 from d2_ros.features.weights import load_weights

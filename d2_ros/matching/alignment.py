@@ -136,7 +136,9 @@ def align(
     return _conclude(templates[0], target[0], pixels, affine, shape)
 
 
-def accept(found: Alignment, origin: NDArray[np.float64], config: AlignmentConfig) -> NDArray[np.bool_]:
+def accept(
+    found: Alignment, origin: NDArray[np.float64], config: AlignmentConfig
+) -> NDArray[np.bool_]:
     """Alignments that pass every gate but the way back, ``(M,)``.
 
     Parameters

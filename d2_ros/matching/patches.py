@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-
 _SMOOTHING = (0.1, 0.8, 0.1)
 SMOOTHING_ENERGY = sum(weight**2 for weight in _SMOOTHING) ** 2
 """Variance of white noise after the smoothing of :func:`build_pyramid`, per unit."""

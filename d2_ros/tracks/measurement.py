@@ -30,7 +30,8 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 Rows = NDArray[np.int64]
 
-_GREY_FAILS = 0.3  # share of a pair's alignments; where fewer are accepted, early maps are tried
+_GREY_FAILS = 0.4  # share of a pair's alignments; where fewer are accepted, early maps are tried
+_CLEARLY_MORE = 1.5  # times as many accepted: grey values are more exact where they do align
 _ENOUGH = 10  # links of a pair, to judge it by
 _MIN_CORRELATION = 0.7  # of early maps, which disagree a little even where the place is right
 
@@ -195,8 +196,8 @@ def _align(
     """Align links by grey values or, where those disagree, by early maps.
 
     A pair of images whose grey values disagree is one where grey values align few links and
-    early maps more of the others. Few alone says little: so it is with wrong matches and with
-    viewpoints too far apart, and there early maps fail as well or are less exact.
+    early maps clearly more. Few alone says little: so it is with wrong matches and with viewpoints too
+    far apart, and there early maps fail as well or are less exact.
 
     Returns
     -------
@@ -218,13 +219,13 @@ def _align(
         pair = links.keyframe[rows]
         tried, aligned = np.bincount(pair), np.bincount(pair, good)
         failed = (tried >= _ENOUGH) & (aligned < _GREY_FAILS * tried)
-        again = np.flatnonzero(~good & failed[pair])
+        again = np.flatnonzero(failed[pair])
         if len(again):
             chosen = [start.select(again) for start in starts]
             other, better = _align_early(
                 ends, rows[again], frame, chosen, origin[again], levels, config
             )
-            won = np.bincount(pair[again], better, len(tried)) > aligned
+            won = np.bincount(pair[again], better, len(tried)) > _CLEARLY_MORE * aligned
             better &= won[pair[again]]
             again, other = again[better], other.select(better)
             early[again] = True
@@ -294,7 +295,6 @@ class _Ends:
             gather([(keyframe.patches[level], torch.from_numpy(part)) for keyframe, part in chosen])
             for level in range(levels)
         ]
-
 
     def early_patches(self, rows: Rows, levels: int, radius: int) -> list[Patches]:
         """The same of early maps, cut now: few frames need them."""
