@@ -155,13 +155,13 @@ class FrontEnd:
     def _early(self, image: NDArray[Any]) -> LazyPyramid | None:
         """The early maps of a frame, to be computed if they are needed."""
         extractor, settings = self.extractor, self.config.alignment
-        if settings.mode == "grey" or (settings.mode == "auto" and not extractor.has_early_maps):
-            return None
         if not extractor.has_early_maps:
-            raise D2RosError(
-                f"weights {self.config.weights} have no early maps to align; "
-                "set alignment.mode to grey or auto"
-            )
+            if settings.mode == "features":
+                raise D2RosError(
+                    f"weights {self.config.weights} have no early maps to align; "
+                    "set alignment.mode to grey or auto"
+                )
+            return None
         kept = image.copy()  # the caller may write the next frame into its array
         return LazyPyramid(lambda: early_pyramid(extractor.early(kept), settings.levels))
 

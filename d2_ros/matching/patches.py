@@ -23,7 +23,8 @@ _MIN_SPREAD = 1e-3  # grey values: a patch flatter than this has no texture at a
 _DAMPING = 1e-3
 
 _CHANNEL_CORRELATION = 8.0
-"""The same for several channels, whose errors agree: measured (docs/algorithm.md, section 4)."""
+"""By how much more the variance rises for several channels, whose errors are not independent;
+measured (docs/algorithm.md, section 4)."""
 
 
 def grey(image: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -196,8 +196,8 @@ def _align(
     """Align links by grey values or, where those disagree, by early maps.
 
     A pair of images whose grey values disagree is one where grey values align few links and
-    early maps clearly more. Few alone says little: so it is with wrong matches and with viewpoints too
-    far apart, and there early maps fail as well or are less exact.
+    early maps clearly more. Few alone says little: so it is with wrong matches and with
+    viewpoints too far apart, and there early maps fail as well or are less exact.
 
     Returns
     -------

@@ -53,8 +53,8 @@ class Keyframe:
     patches
         Of every pyramid level, a row per keypoint; none before the frame is a keyframe.
     early
-        Pyramid of the network's early maps, built once it is needed; None where it cannot be
-        or must not be used.
+        Pyramid of the network's early maps, built once it is needed; None where the network
+        has none.
     """
 
     stamp: int
