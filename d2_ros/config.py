@@ -101,6 +101,12 @@ class MatchingConfig:
 class AlignmentConfig:
     """Two-view patch alignment."""
 
+    mode: str = _param(
+        "auto",
+        "What is aligned: grey values, the network's early maps (features), which survive "
+        "changes of light, or, pair by pair, those where grey values disagree (auto).",
+        choices=("auto", "grey", "features"),
+    )
     patch_radius: int = _param(
         11,
         "Radius of the round patch: larger is more exact on planes, smaller at depth edges.",

@@ -15,6 +15,7 @@ from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features.extractor import Extractor, Features
 from d2_ros.matching.alignment import predicted_sigma
+from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.neighbours import Matches, match
 from d2_ros.matching.patches import Pyramid, build_pyramid, cut, grey
 from d2_ros.matching.verification import Verdict, verify
@@ -118,6 +119,7 @@ class FrontEnd:
         watch.lap("graph")
 
         frame = _unrefined(features, tracks, camera, pyramid, stamp)
+        frame = replace(frame, early=self._early(image))
         tracked, measured = links.matches.select(links.tracked), None
         if config.refinement.enabled:
             measured = measure_links(tracked, frame, window, pairs, config.alignment)
@@ -161,6 +163,19 @@ class FrontEnd:
             descriptors=frame.descriptors.float().cpu().numpy(),
             timings_ms=watch.laps_ms,
         )
+
+    def _early(self, image: NDArray[Any]) -> LazyPyramid | None:
+        """The early maps of a frame, to be computed if they are needed."""
+        extractor, settings = self.extractor, self.config.alignment
+        if not extractor.has_early_maps:
+            if settings.mode == "features":
+                raise D2RosError(
+                    f"weights {self.config.weights} have no early maps to align; "
+                    "set alignment.mode to grey or auto"
+                )
+            return None
+        kept = image.copy()  # the caller may write the next frame into its array
+        return LazyPyramid(lambda: early_pyramid(extractor.early(kept), settings.levels))
 
     def _verify(
         self,

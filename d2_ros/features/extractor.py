@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from d2_ros.config import Config
 from d2_ros.features import detection
 from d2_ros.features.backbones import build_network
 from d2_ros.features.device import pick_device, pick_dtype
+from d2_ros.features.early import EarlyMap, Projection, build_projection
 from d2_ros.features.images import prepare
-from d2_ros.features.network import OFFSET, STRIDE, normalise
+from d2_ros.features.network import OFFSET, STRIDE, Network, normalise
 from d2_ros.features.weights import load_weights
 from d2_ros.timing import Stopwatch
 
@@ -159,6 +161,23 @@ class Extractor:
             for index, values in zip(members, maps, strict=True):
                 responses[index] = ResponseMap(values, prepared[index][1])
         return [responses[index] for index in range(len(prepared))]
+
+    @property
+    def has_early_maps(self) -> bool:
+        """Whether :meth:`early` works with these weights: the light network has no such layer."""
+        return isinstance(self.network, Network)
+
+    @cached_property
+    def _projection(self) -> Projection:
+        return build_projection(self.network, self.device, self.dtype)
+
+    @torch.inference_mode()
+    def early(self, image: NDArray[Any]) -> EarlyMap:
+        """Run the first two layers only; arguments and errors as in :meth:`extract`."""
+        prepared, scale = prepare(image, self.config.features.max_edge)
+        batch = torch.from_numpy(prepared[None]).to(self.device)
+        response = self.network.early(normalise(batch, self.dtype))
+        return EarlyMap(self._projection(response)[0], scale)
 
     @torch.inference_mode()
     def features(self, response: ResponseMap, watch: Stopwatch | None = None) -> Features:

@@ -24,6 +24,7 @@ from d2_ros.matching.patches import (
     inside,
     moments,
     normal_equations,
+    per_channel,
     sample_grid,
 )
 
@@ -153,6 +154,13 @@ def accept(
         & (found.correlation >= config.min_correlation)
         & (sigma <= config.max_sigma)
     )
+
+
+def replaced(found: Alignment, rows: NDArray[np.int64], other: Alignment) -> Alignment:
+    """`found` with the alignments `rows` taken from `other`."""
+    order = np.arange(len(found.correlation))
+    order[rows] = len(order) + np.arange(len(rows))
+    return join_alignments([found, other]).select(order)
 
 
 def way_back(
@@ -308,9 +316,12 @@ def _residual(
     )
     places = (warp.view(-1, 3) @ shape.homogeneous).view(len(warp), 2, len(shape.offsets))
     values = sample_grid(image, places.transpose(1, 2))
-    weight = patches.weight * (places.abs().amax(1) <= 1)
-    mean, spread = moments(values, weight)
-    return (values - mean[:, None]) / spread[:, None] - patches.values, weight
+    seen = places.abs().amax(1) <= 1
+    weight = patches.weight * per_channel(seen, image.channels)
+    rows = values.view(-1, seen.shape[1])  # one per patch and channel
+    mean, spread = moments(rows, weight.view(rows.shape))
+    values = ((rows - mean[:, None]) / spread[:, None]).view(weight.shape)
+    return values - patches.values, weight
 
 
 def _conclude(

@@ -22,6 +22,10 @@ _WINDOW_SIGMA = 0.5  # of the Gaussian window, in patch radii
 _MIN_SPREAD = 1e-3  # grey values: a patch flatter than this has no texture at all
 _DAMPING = 1e-3
 
+_CHANNEL_CORRELATION = 8.0
+"""By how much more the variance rises for several channels, whose errors are not independent;
+measured (docs/algorithm.md, section 4)."""
+
 
 def grey(image: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
     """Grey values 0 to 255 of a grey or BGR image of 8 or 16 bits."""
@@ -32,12 +36,12 @@ def grey(image: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Level:
-    """A grey image that is sampled between its pixels.
+    """An image of C channels that is sampled between its pixels; a grey one has C = 1.
 
     Attributes
     ----------
     texels
-        ``(1, 1, h, w)`` float32 on the device; may be finer than the pixels.
+        ``(1, C, h, w)`` float32 on the device; may be finer or coarser than the pixels.
     size
         (width, height), px.
     scale, shift
@@ -55,6 +59,11 @@ class Level:
         """Where the texels are."""
         return self.texels.device
 
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.texels.shape[1]
+
 
 Pyramid = tuple[Level, ...]
 """Levels, each half the size of the last; pixel p of level 0 is p / 2**l in level l."""
@@ -69,11 +78,21 @@ def build_pyramid(plane: NDArray[np.float32], levels: int, device: torch.device)
     high-contrast corners by up to 0.2 px.
     """
     image = torch.from_numpy(plane).to(device)[None, None]
-    pyramid = [_doubled(_filter(_filter(image, _SMOOTHING, 3), _SMOOTHING, 2))]
+    pyramid = [_doubled(smooth(image))]
     while len(pyramid) < levels and min(image.shape[2:]) >= 32:
-        image = _filter(_filter(image, _HALVING, 3, 2), _HALVING, 2, 2)
+        image = halve(image)
         pyramid.append(_level(image, 1))
     return tuple(pyramid)
+
+
+def smooth(image: torch.Tensor) -> torch.Tensor:
+    """Smooth ``(1, C, h, w)`` lightly."""
+    return _filter(_filter(image, _SMOOTHING, 3), _SMOOTHING, 2)
+
+
+def halve(image: torch.Tensor) -> torch.Tensor:
+    """Halve ``(1, C, h, w)``; texel i is texel 2 i of the image, smoothed."""
+    return _filter(_filter(image, _HALVING, 3, 2), _HALVING, 2, 2)
 
 
 def _doubled(image: torch.Tensor) -> Level:
@@ -108,7 +127,7 @@ def _level(texels: torch.Tensor, fine: int) -> Level:
 def _filter(
     image: torch.Tensor, weights: Sequence[float], axis: int, stride: int = 1
 ) -> torch.Tensor:
-    """Correlate along an axis of ``(1, 1, h, w)``: a few sums of shifted images."""
+    """Correlate along an axis of ``(1, C, h, w)``: a few sums of shifted images."""
     radius = len(weights) // 2
     margins = (radius, radius, 0, 0) if axis == 3 else (0, 0, radius, radius)
     padded = torch.nn.functional.pad(image, margins, mode="reflect")
@@ -171,19 +190,21 @@ def patch_grid(radius: int, device: torch.device) -> torch.Tensor:
 class Patches:
     """N patches of one image at one pyramid level, ready to be aligned; on the device.
 
+    K is the number of values of a patch: those of its P pixels, channel after channel.
+
     Attributes
     ----------
     values
-        ``(N, P)`` grey values, of zero mean and unit variance under `weight`.
+        ``(N, K)``, in every channel of zero mean and unit variance under `weight`.
     gradient
-        ``(N, 2, P)`` of `values`, per px.
+        ``(N, 2, K)`` of `values`, per px.
     weight
-        ``(N, P)`` Gaussian window, zero outside the image.
+        ``(N, K)`` Gaussian window times the channel's share, zero outside the image.
     influence
-        ``(N, 6, P)``: a residual times this is the Gauss-Newton step of the warp (shift,
+        ``(N, 6, K)``: a residual times this is the Gauss-Newton step of the warp (shift,
         then affine part).
     spread
-        ``(N,)`` grey values per unit of `values`.
+        ``(N,)`` grey values per unit of `values`; of several channels the root mean square.
     correlation
         ``(N,)`` by how much the smoothing of the image raises the variance of a position
         above that under white noise of the same size.
@@ -229,20 +250,35 @@ def cut(pyramid: Pyramid, centres: NDArray[np.float64], radius: int) -> tuple[Pa
 
 def _cut(image: Level, centre: torch.Tensor, radius: int) -> Patches:
     shape = disc(radius, image.device)
-    side = 2 * radius + 3
+    side, pixels = 2 * radius + 3, len(shape.offsets)
     square = sample(image, (centre[:, None] + patch_grid(radius + 1, image.device)))
-    square = square.view(-1, side, side)
+    square = square.view(-1, side, side)  # a row per patch and channel
     dx = ((square[:, 1:-1, 2:] - square[:, 1:-1, :-2]) / 2).flatten(1)[:, shape.cells]
     dy = ((square[:, 2:, 1:-1] - square[:, :-2, 1:-1]) / 2).flatten(1)[:, shape.cells]
     core = square[:, 1:-1, 1:-1].flatten(1)[:, shape.cells]
     weight = shape.window * inside(image, centre[:, None] + shape.offsets)
-    mean, spread = moments(core, weight)
+    weight = per_channel(weight, image.channels)
+    mean, spread = moments(core, weight.view(-1, pixels))
     core = (core - mean[:, None]) / spread[:, None]
     gradient = torch.stack([dx, dy], 1) / spread[:, None, None]
+    if image.channels > 1:
+        shares = spread.view(-1, image.channels) ** 2
+        spread = shares.mean(1).sqrt()
+        shares = shares / shares.sum(1, keepdim=True)
+        weight = (weight.view(*shares.shape, pixels) * shares[:, :, None]).flatten(1)
+        core = core.view(len(centre), -1)
+        gradient = gradient.view(len(centre), -1, 2, pixels).transpose(1, 2).flatten(2)
     weighted, inverse = normal_equations(core, gradient, weight, shape)
     influence = inverse[:, :6] @ weighted
     correlation = _noise_correlation(influence[:, :2], shape)
+    if image.channels > 1:
+        correlation = correlation * _CHANNEL_CORRELATION
     return Patches(core, gradient, weight, influence, spread, correlation)
+
+
+def per_channel(values: torch.Tensor, channels: int) -> torch.Tensor:
+    """Repeat what holds for every pixel for every channel, ``(M, P)`` -> ``(M, C P)``."""
+    return values if channels == 1 else values.repeat(1, channels)
 
 
 def normal_equations(
@@ -253,19 +289,19 @@ def normal_equations(
     Parameters
     ----------
     values, gradient, weight
-        ``(M, P)``, ``(M, 2, P)`` and ``(M, P)``, as in :class:`Patches`.
+        ``(M, K)``, ``(M, 2, K)`` and ``(M, K)``, as in :class:`Patches`.
     shape
         The places of the P pixels.
 
     Returns
     -------
     weighted
-        ``(M, 8, P)`` transposed Jacobian times weights.
+        ``(M, 8, K)`` transposed Jacobian times weights.
     inverse
         ``(M, 8, 8)`` of the (slightly damped) Hessian.
     """
     dx, dy = gradient.unbind(1)
-    x, y = shape.offsets.T
+    x, y = per_channel(shape.offsets.T, values.shape[1] // len(shape.offsets))
     rows = [dx, dy, dx * x, dx * y, dy * x, dy * y, values, torch.ones_like(values)]
     jacobian = torch.stack(rows, 1)
     weighted = jacobian * weight[:, None]
@@ -277,8 +313,9 @@ def normal_equations(
 def _noise_correlation(influence: torch.Tensor, shape: Disc) -> torch.Tensor:
     # Smoothed images have correlated noise: what a raw pixel's noise does to the place is the
     # smoothed influence, and the raw variance is the smoothed one over the kernel's energy.
-    square = influence.new_zeros(*influence.shape[:2], (2 * shape.radius + 1) ** 2)
-    square[:, :, shape.cells] = influence
+    channels = influence.unflatten(2, (-1, len(shape.cells))).flatten(1, 2)
+    square = influence.new_zeros(*channels.shape[:2], (2 * shape.radius + 1) ** 2)
+    square[:, :, shape.cells] = channels
     smooth = smooth_patches(square)
     return (smooth**2).sum((1, 2)) / (influence**2).sum((1, 2)).clamp(min=1e-12) / SMOOTHING_ENERGY
 
@@ -302,7 +339,7 @@ def smooth_patches(values: torch.Tensor) -> torch.Tensor:
 
 
 def sample(level: Level, points: torch.Tensor) -> torch.Tensor:
-    """Values at `points` ``(M, P, 2)``, px of the level; outside, the border's -> ``(M, P)``."""
+    """Values at `points` ``(M, P, 2)``, px of the level; outside, the border's -> ``(M, C P)``."""
     return sample_grid(level, points * level.scale + level.shift)
 
 
@@ -317,7 +354,7 @@ def sample_grid(level: Level, places: torch.Tensor) -> torch.Tensor:
         padding_mode="border",
         align_corners=True,
     )
-    return values.view(places.shape[:2])
+    return values.transpose(1, 2).reshape(len(places), level.channels * places.shape[1])
 
 
 def inside(level: Level, points: torch.Tensor) -> torch.Tensor:

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from d2_ros.config import AlignmentConfig
-from d2_ros.matching.alignment import Alignment, Warps, accept, align, join_alignments, way_back
+from d2_ros.matching.alignment import (
+    Alignment,
+    Warps,
+    accept,
+    align,
+    join_alignments,
+    replaced,
+    way_back,
+)
 from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import Matches
-from d2_ros.matching.patches import Patches, cut, gather
+from d2_ros.matching.patches import Patches, Pyramid, cut, gather
 from d2_ros.tracks.graph import Edges, join, no_edges
 from d2_ros.tracks.links import Pairs
 from d2_ros.tracks.window import Keyframe
 
 Rows = NDArray[np.int64]
+
+_GREY_FAILS = 0.4  # share of a pair's alignments; where fewer are accepted, early maps are tried
+_CLEARLY_MORE = 1.5  # times as many accepted: grey values are more exact where they do align
+_ENOUGH = 10  # links of a pair, to judge it by
+_MIN_CORRELATION = 0.7  # of early maps, which disagree a little even where the place is right
 
 
 @dataclass(frozen=True)
@@ -83,10 +96,11 @@ def measure_links(
             break
         guess = _guess(links, ends, rows, frame, window, pairs)
         detected = Warps(frame.detected[links.index[rows]], guess.affine)
-        found = align(ends.patches(rows), frame.pyramid, [detected, guess], config)
-        good = accept(found, detected.pixels, config)
+        found, good, early = _align(
+            links, ends, rows, frame, [detected, guess], config.levels, config
+        )
         tried[rows] = True
-        results.append((rows[good], found.select(good)))
+        results.append((rows[good], found.select(good), early[good]))
         owner, warps = links.index[rows[good]], found.warps.select(good)
         place[owner] = _carry(warps, ends.pixels[rows[good]] - ends.anchors[rows[good]])
         affine[owner] = warps.affine @ ends.affine[rows[good]]
@@ -125,7 +139,7 @@ def _measure(
     known: Measured,
     ends: _Ends,
     rows: Rows,
-    results: list[tuple[Rows, Alignment]],
+    results: list[tuple[Rows, Alignment, NDArray[np.bool_]]],
     config: AlignmentConfig,
 ) -> Measured:
     """Measure the links among `rows` that have not been tried, from where they must lie."""
@@ -138,14 +152,20 @@ def _measure(
         shear = known.affine[owner] @ np.linalg.inv(ends.affine[rows])
         start = Warps(known.place[owner], shear)
         start = Warps(_carry(start, ends.anchors[rows] - ends.pixels[rows]), shear)
-        found = align(ends.patches(rows)[:1], frame.pyramid, [start], config)
-        good = accept(found, frame.detected[owner], config)
-        results = [*results, (rows[good], found.select(good))]
+        found, good, early = _align(links, ends, rows, frame, [start], 1, config)
+        results = [*results, (rows[good], found.select(good), early[good])]
     if not results:
         return Measured(known.place, known.affine, tried, np.empty(0, np.int64), no_edges())
-    found = join_alignments([found for _, found in results])
-    rows = np.concatenate([part for part, _ in results])
-    back = _way_back(links, ends, rows, found.warps, frame, window, known.place, config)
+    found = join_alignments([found for _, found, _ in results])
+    rows = np.concatenate([part for part, _, _ in results])
+    early = np.concatenate([part for _, _, part in results])
+    back = np.full(len(rows), np.inf)
+    for part in (np.flatnonzero(~early), np.flatnonzero(early)):
+        if len(part):
+            back[part] = _way_back(
+                links, ends, rows[part], found.warps.select(part), frame, known.place,
+                bool(early[part[0]]), config,
+            )  # fmt: skip
     kept = np.flatnonzero(back <= config.max_forward_backward)
     kept = kept[np.argsort(rows[kept])]
     rows, warps = rows[kept], found.warps.select(kept)
@@ -160,6 +180,78 @@ def _measure(
         covariance=found.covariance[kept] + _turned(ends.drift[rows], warps.affine),
     )
     return Measured(known.place, known.affine, tried, rows, edges)
+
+
+def _align(
+    links: Matches,
+    ends: _Ends,
+    rows: Rows,
+    frame: Keyframe,
+    starts: Sequence[Warps],
+    levels: int,
+    config: AlignmentConfig,
+) -> tuple[Alignment, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Align links by grey values or, where those disagree, by early maps.
+
+    A pair of images whose grey values disagree is one where grey values align few links and
+    early maps clearly more. Few alone says little: so it is with wrong matches and with
+    viewpoints too far apart, and there early maps fail as well or are less exact.
+
+    Returns
+    -------
+    found
+        The alignments.
+    good
+        ``(M,)`` bool: they pass every gate but the way back.
+    early
+        ``(M,)`` bool: they are of early maps.
+    """
+    origin = frame.detected[links.index[rows]]
+    if config.mode == "features":
+        found, good = _align_early(ends, rows, frame, starts, origin, levels, config)
+        return found, good, np.ones(len(rows), bool)
+    found = align(ends.patches(rows)[:levels], frame.pyramid, starts, config)
+    good = accept(found, origin, config)
+    early = np.zeros(len(rows), bool)
+    if config.mode == "auto" and frame.early is not None:
+        pair = links.keyframe[rows]
+        tried, aligned = np.bincount(pair), np.bincount(pair, good)
+        failed = (tried >= _ENOUGH) & (aligned < _GREY_FAILS * tried)
+        again = np.flatnonzero(failed[pair])
+        if len(again):
+            chosen = [start.select(again) for start in starts]
+            other, better = _align_early(
+                ends, rows[again], frame, chosen, origin[again], levels, config
+            )
+            won = np.bincount(pair[again], better, len(tried)) > _CLEARLY_MORE * aligned
+            better &= won[pair[again]]
+            again, other = again[better], other.select(better)
+            early[again] = True
+            found, good = replaced(found, again, other), good | early
+    return found, good, early
+
+
+def _align_early(
+    ends: _Ends,
+    rows: Rows,
+    frame: Keyframe,
+    starts: Sequence[Warps],
+    origin: NDArray[np.float64],
+    levels: int,
+    config: AlignmentConfig,
+) -> tuple[Alignment, NDArray[np.bool_]]:
+    target = _pyramid(frame, True)
+    found = align(ends.early_patches(rows, levels, config.patch_radius), target, starts, config)
+    limit = min(config.min_correlation, _MIN_CORRELATION)
+    return found, accept(found, origin, replace(config, min_correlation=limit))
+
+
+def _pyramid(frame: Keyframe, early: bool) -> Pyramid:
+    if not early:
+        return frame.pyramid
+    if frame.early is None:
+        raise ValueError("a frame without early maps cannot be aligned by them")
+    return frame.early.pyramid
 
 
 @dataclass(frozen=True)
@@ -200,6 +292,19 @@ class _Ends:
         return [
             gather([(keyframe.patches[level], torch.from_numpy(part)) for keyframe, part in chosen])
             for level in range(levels)
+        ]
+
+    def early_patches(self, rows: Rows, levels: int, radius: int) -> list[Patches]:
+        """The same of early maps, cut now: few frames need them."""
+        parts = []
+        for number, keyframe in enumerate(self.window):
+            here = rows[self.keyframe[rows] == number]
+            if len(here):
+                pyramid = _pyramid(keyframe, True)[:levels]
+                parts.append(cut(pyramid, self.anchors[here], radius))
+        return [
+            gather([(patches, torch.arange(len(patches))) for patches in level])
+            for level in zip(*parts, strict=False)
         ]
 
 
@@ -245,22 +350,22 @@ def _way_back(
     rows: Rows,
     found: Warps,
     frame: Keyframe,
-    window: Sequence[Keyframe],
     place: NDArray[np.float64],
+    early: bool,
     config: AlignmentConfig,
 ) -> NDArray[np.float64]:
     """How far from its patch's centre each link `rows` ends on the way back, px."""
     owner, patch = np.unique(links.index[rows], return_inverse=True)
-    patches = cut(frame.pyramid[:1], place[owner], config.patch_radius)[0]
+    patches = cut(_pyramid(frame, early)[:1], place[owner], config.patch_radius)[0]
     back = np.full(len(rows), np.inf)
-    for number, keyframe in enumerate(window):
+    for number, keyframe in enumerate(ends.window):
         here = np.flatnonzero(links.keyframe[rows] == number)
         if len(here):
             back[here] = way_back(
                 patches.select(torch.from_numpy(patch[here]).to(patches.values.device)),
                 place[owner[patch[here]]],
                 found.select(here),
-                keyframe.pyramid,
+                _pyramid(keyframe, early),
                 ends.anchors[rows[here]],
                 config,
             )

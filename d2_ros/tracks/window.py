@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import WindowConfig
+from d2_ros.matching.early import LazyPyramid
 from d2_ros.matching.patches import Patches, Pyramid
 from d2_ros.tracks.graph import Edges
 
@@ -51,6 +52,9 @@ class Keyframe:
         frame entered the window.
     patches
         Of every pyramid level, a row per keypoint; none before the frame is a keyframe.
+    early
+        Pyramid of the network's early maps, built once it is needed; None where the network
+        has none.
     """
 
     stamp: int
@@ -67,6 +71,7 @@ class Keyframe:
     affine: NDArray[np.float64]
     anchors: NDArray[np.float64]
     patches: tuple[Patches, ...] = ()
+    early: LazyPyramid | None = None
 
     def __post_init__(self) -> None:
         used = self.tracks[self.tracks > 0]
