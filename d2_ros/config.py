@@ -127,7 +127,7 @@ class AlignmentConfig:
         high=10.0,
     )
     min_correlation: float = _param(
-        0.85,
+        0.8,
         "Alignments whose patches correlate less are rejected.",
         low=-1.0,
         high=1.0,

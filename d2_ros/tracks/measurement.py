@@ -31,6 +31,7 @@ Rows = NDArray[np.int64]
 _GREY_FAILS = 0.4  # share of a pair's alignments; where fewer are accepted, early maps are tried
 _CLEARLY_MORE = 1.5  # times as many accepted: grey values are more exact where they do align
 _ENOUGH = 10  # links of a pair, to judge it by
+_LARGE_PART = 0.25  # of a frame's links: the few of an old keyframe are the hard ones anyway
 _MIN_CORRELATION = 0.7  # of early maps, which disagree a little even where the place is right
 
 
@@ -90,14 +91,16 @@ def measure_links(
     ends = _Ends.of(links, window)
     results = []
     chosen = _newest_middle_oldest(links.index)
-    for first in (chosen[0], chosen[2]):
+    # That links which have failed once fail again says nothing of the pair's grey values.
+    retry = replace(config, mode="grey") if config.mode == "auto" else config
+    for first, settings in ((chosen[0], config), (chosen[2], retry)):
         rows = first[np.isnan(place[links.index[first], 0]) & ~tried[first]]
         if len(rows) == 0:
             break
         guess = _guess(links, ends, rows, frame, window, pairs)
         detected = Warps(frame.detected[links.index[rows]], guess.affine)
         found, good, early = _align(
-            links, ends, rows, frame, [detected, guess], config.levels, config
+            links, ends, rows, frame, [detected, guess], settings.levels, settings
         )
         tried[rows] = True
         results.append((rows[good], found.select(good), early[good]))
@@ -216,7 +219,8 @@ def _align(
     if config.mode == "auto" and frame.early is not None:
         pair = links.keyframe[rows]
         tried, aligned = np.bincount(pair), np.bincount(pair, good)
-        failed = (tried >= _ENOUGH) & (aligned < _GREY_FAILS * tried)
+        enough = max(_ENOUGH, _LARGE_PART * len(rows))
+        failed = (tried >= enough) & (aligned < _GREY_FAILS * tried)
         again = np.flatnonzero(failed[pair])
         if len(again):
             chosen = [start.select(again) for start in starts]
