@@ -146,7 +146,7 @@ def test_pixels_of_another_surface_count_less(photograph, monkeypatch):
     other = cv2.flip(render(photograph, np.eye(2) * 2, np.array([600.0, 700.0]), rng), 1)
     places = cv2.goodFeaturesToTrack(one, 60, 0.02, 20)[:, 0].astype(np.float64)
     places = places[np.all((places > 25) & (places < [SIZE[1] - 25, SIZE[0] - 25]), axis=1)]
-    median = {}
+    config, median = replace(AlignmentConfig(), patch_radius=8), {}
     for steps in (0, 4):
         monkeypatch.setattr(alignment, "_ROBUST_STEPS", steps)
         error = []
@@ -154,7 +154,8 @@ def test_pixels_of_another_surface_count_less(photograph, monkeypatch):
             edge = int(place[0]) + 9  # 6 px from the keypoint after the move of 3 px
             first, second = (np.hstack([view[:, :edge], other[:, edge:]]) for view in (one, two))
             truth = place + np.array([3.0, 0.0])
-            found, _ = run((first, second, place[None], None, None), truth[None] + 0.2)
+            strip = (first, second, place[None], None, None)
+            found, _ = run(strip, truth[None] + 0.2, config=config)
             error.append(np.linalg.norm(found.warps.pixels[0] - truth))
         median[steps] = np.median(error)
     assert median[4] < 0.7 * median[0]
