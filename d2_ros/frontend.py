@@ -17,7 +17,8 @@ from d2_ros.features.extractor import Extractor, Features
 from d2_ros.matching.alignment import predicted_sigma
 from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.neighbours import Matches, match
-from d2_ros.matching.patches import Pyramid, build_pyramid, cut, grey
+from d2_ros.matching.patches import cut
+from d2_ros.matching.pyramid import Pyramid, build_pyramid, grey
 from d2_ros.matching.verification import Verdict, verify
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from d2_ros.features.early import EarlyMap
-from d2_ros.matching.patches import Level, Pyramid, halve, smooth
+from d2_ros.matching.pyramid import Level, Pyramid, halve, smooth
 
 
 class LazyPyramid:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from d2_ros.matching.alignment import Warps
+from d2_ros.matching.warps import Warps
 
 _NEIGHBOURS = 12
 _MATCH_SIGMA = 2.0  # px, how well D2-Net places a keypoint

@@ -10,18 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from d2_ros.config import AlignmentConfig
-from d2_ros.matching.alignment import (
-    Alignment,
-    Warps,
-    accept,
-    align,
-    join_alignments,
-    replaced,
-    way_back,
-)
+from d2_ros.matching.alignment import accept, align, way_back
 from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import Matches
-from d2_ros.matching.patches import Patches, Pyramid, cut, gather
+from d2_ros.matching.patches import Patches, cut, gather
+from d2_ros.matching.pyramid import Pyramid
+from d2_ros.matching.warps import Alignment, Warps, join_alignments, replaced
 from d2_ros.tracks.graph import Edges, join, no_edges
 from d2_ros.tracks.links import Pairs
 from d2_ros.tracks.window import Keyframe

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from d2_ros.camera import Camera
 from d2_ros.config import WindowConfig
 from d2_ros.matching.early import LazyPyramid
-from d2_ros.matching.patches import Patches, Pyramid
+from d2_ros.matching.patches import Patches
+from d2_ros.matching.pyramid import Pyramid
 from d2_ros.tracks.graph import Edges
 
 _MOVED = 1.0  # px: a median displacement below this is a standing camera

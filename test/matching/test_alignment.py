@@ -12,8 +12,10 @@ import torch
 
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching import alignment
-from d2_ros.matching.alignment import Warps, accept, align, predicted_sigma, way_back
-from d2_ros.matching.patches import build_pyramid, cut, grey
+from d2_ros.matching.alignment import accept, align, predicted_sigma, way_back
+from d2_ros.matching.patches import cut
+from d2_ros.matching.pyramid import build_pyramid, grey
+from d2_ros.matching.warps import Warps
 
 CPU = torch.device("cpu")
 SIZE = (240, 320)

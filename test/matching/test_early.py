@@ -11,9 +11,11 @@ import torch
 from d2_ros.config import Config, with_values
 from d2_ros.features.early import EarlyMap
 from d2_ros.features.extractor import Extractor
-from d2_ros.matching.alignment import Warps, accept, align, way_back
+from d2_ros.matching.alignment import accept, align, way_back
 from d2_ros.matching.early import LazyPyramid, early_pyramid
-from d2_ros.matching.patches import Level, build_pyramid, cut, grey, sample
+from d2_ros.matching.patches import cut
+from d2_ros.matching.pyramid import Level, build_pyramid, grey, sample
+from d2_ros.matching.warps import Warps
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,8 @@ from d2_ros.config import AlignmentConfig, Config, with_values
 from d2_ros.features.extractor import Extractor
 from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.neighbours import Matches
-from d2_ros.matching.patches import build_pyramid, cut, grey
+from d2_ros.matching.patches import cut
+from d2_ros.matching.pyramid import build_pyramid, grey
 from d2_ros.tracks.measurement import measure_links
 
 CPU = torch.device("cpu")
