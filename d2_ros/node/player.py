@@ -10,7 +10,7 @@ import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
@@ -22,6 +22,14 @@ from d2_ros.sources import Frame
 # A reliable publisher connects to reliable and to best-effort subscribers alike; with keep all
 # no frame is replaced before every reliable subscriber has it.
 IMAGE_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
+
+# Latched: a subscriber that is matched a moment after the first frame still learns of the
+# calibration, where a best-effort one would miss it and publish that frame without bearings.
+INFO_QOS = QoSProfile(
+    depth=10,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
 
 CLOCK_PERIOD = 0.025
 """Seconds of real time between two messages on /clock while the player waits."""
@@ -35,7 +43,7 @@ class Player(Node):
     def __init__(self, camera: str = "camera") -> None:
         super().__init__("d2_player")
         self._images = self.create_publisher(Image, f"{camera}/image_raw", IMAGE_QOS)
-        self._infos = self.create_publisher(CameraInfo, f"{camera}/camera_info", IMAGE_QOS)
+        self._infos = self.create_publisher(CameraInfo, f"{camera}/camera_info", INFO_QOS)
         self._clock_ticks = self.create_publisher(Clock, "/clock", 10)
 
     def connected(self) -> bool:
