@@ -168,6 +168,8 @@ class FrontEnd:
     def _early(self, image: NDArray[Any]) -> LazyPyramid | None:
         """The early maps of a frame, to be computed if they are needed."""
         extractor, settings = self.extractor, self.config.alignment
+        if settings.mode == "grey":
+            return None
         if not extractor.has_early_maps:
             if settings.mode == "features":
                 raise D2RosError(

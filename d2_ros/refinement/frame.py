@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.config import RefinementConfig
+from d2_ros.matching.alignment import largest_sigma
 
 EDGE_FLOOR = 0.05
 """px: no edge is taken to be more certain than this; interpolation and the affine model
@@ -96,9 +97,8 @@ def refine_frame(
 
 
 def _rounder(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    a, b, c = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
-    largest = (a + c) / 2 + np.sqrt((a - c) ** 2 / 4 + b**2)
-    return covariance + (ISOTROPIC**2 * largest)[:, None, None] * np.eye(2)
+    shortest = ISOTROPIC * largest_sigma(covariance)
+    return covariance + (shortest**2)[:, None, None] * np.eye(2)
 
 
 def kernel_widths(config: RefinementConfig) -> NDArray[np.float64]:
