@@ -217,6 +217,21 @@ class InputConfig:
         high=3600.0,
         live=True,
     )
+    sync_tolerance: float = _param(
+        0.0,
+        "With more than 0 all cameras form one synchronised group: images whose stamps differ "
+        "by no more than this share one run of the network; take less than half the time "
+        "between two frames. 0: every camera is on its own.",
+        unit="s",
+        low=0.0,
+        high=10.0,
+    )
+    stereo: bool = _param(
+        False,
+        "The first two cameras are a stereo pair, left then right: the left one's tracks are "
+        "found in the right image as well and listed in its feature_tracks. Needs "
+        "sync_tolerance and output.vins_format.",
+    )
 
 
 @dataclass(frozen=True)

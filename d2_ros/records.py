@@ -47,6 +47,9 @@ TRACKS = np.dtype(
 )  # fmt: skip
 """One observation of a track in a window keyframe, after the window solution."""
 
+RIGHT = np.dtype([("x", "<f4"), ("y", "<f4"), ("u", "<f4"), ("v", "<f4")])
+"""A left camera's feature as the right one sees it: bearing and pixel there, NaN where unseen."""
+
 
 DESCRIPTOR_SCALE = 255.0
 """UINT8 descriptors are ``round(255 * value)``; no value is above 1, so nothing is cut.
