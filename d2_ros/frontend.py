@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
+from d2_ros.features.batch import Share, features_of
 from d2_ros.features.extractor import Extractor, Features
 from d2_ros.matching.alignment import predicted_sigma
 from d2_ros.matching.early import LazyPyramid, early_pyramid
@@ -23,10 +24,10 @@ from d2_ros.matching.verification import Verdict, verify
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult
 from d2_ros.refinement.doubt import with_doubt
-from d2_ros.refinement.frame import refine_frame
+from d2_ros.refinement.frame import refined_keyframe
 from d2_ros.refinement.window import refine_window
 from d2_ros.timing import Stopwatch
-from d2_ros.tracks.graph import Edges, no_edges
+from d2_ros.tracks.graph import no_edges
 from d2_ros.tracks.guided import find_lost
 from d2_ros.tracks.links import (
     claim_tracks,
@@ -82,7 +83,13 @@ class FrontEnd:
         self._recent = np.empty(0, np.int64)
 
     @torch.inference_mode()
-    def process(self, image: NDArray[Any], stamp: int, camera: Camera | None = None) -> FrameResult:
+    def process(
+        self,
+        image: NDArray[Any],
+        stamp: int,
+        camera: Camera | None = None,
+        share: Share | None = None,
+    ) -> FrameResult:
         """Process one frame.
 
         Parameters
@@ -93,6 +100,8 @@ class FrontEnd:
             Integer nanoseconds, later than that of the last keyframe.
         camera
             Calibration of this image size, or None.
+        share
+            What the network has said of `image` in a batch, or None.
 
         Raises
         ------
@@ -102,7 +111,7 @@ class FrontEnd:
         _check(image, stamp, camera, self._window)
         config, window, watch = self.config, self._window, self.stopwatch()
         self.extractor.config = config
-        features = self.extractor.extract([image], watch)[0]
+        features = features_of(self.extractor, image, share, watch)
         pyramid = build_pyramid(grey(image), config.alignment.levels, self.device)
         watch.lap("pyramid")
 
@@ -126,7 +135,8 @@ class FrontEnd:
             measured = measure_links(tracked, frame, window, pairs, config.alignment)
             watch.lap("alignment")
             frame = replace(frame, affine=measured.affine)
-            frame = _refined(frame, tracked.index[measured.link], measured.edges, config)
+            owner = tracked.index[measured.link]
+            frame = refined_keyframe(frame, owner, measured.edges, config.refinement)
             watch.lap("refinement")
         verdict = self._verify(links.matches, frame.pixels, camera, config.matching.max_error)
         inlier = verdict.inlier
@@ -266,20 +276,4 @@ def _unrefined(
         drift=np.zeros((len(detected), 2, 2)),
         affine=np.tile(np.eye(2), (len(detected), 1, 1)),
         anchors=detected,
-    )
-
-
-def _refined(frame: Keyframe, owner: NDArray[np.int64], edges: Edges, config: Config) -> Keyframe:
-    """Keypoints moved to where the window says that they lie; without an edge, no track."""
-    refined = refine_frame(
-        owner, edges.pixels, edges.covariance, len(frame.pixels), config.refinement
-    )
-    agreed = np.isfinite(refined.pixels[:, 0])
-    return replace(
-        frame,
-        pixels=np.where(agreed[:, None], refined.pixels, frame.pixels),
-        covariance=np.where(agreed[:, None, None], refined.covariance, frame.covariance),
-        drift=np.where(agreed[:, None, None], refined.covariance, 0.0),
-        tracks=np.where(agreed, frame.tracks, 0),
-        edges=edges,
     )

@@ -18,11 +18,11 @@ CHANNELS = {
     "mono": ("id", "u", "v", "velocity_x", "velocity_y"),
 }
 """Names of the channels by ``output.vins_format``. The estimators go by place, not by name; the
-last three of VINS-Fusion hold ground truth, which is zero here. There is one camera, number 0, so
-VINS-Mono's ``id * cameras + camera`` is the id itself."""
+last three of VINS-Fusion hold ground truth, which is zero here. VINS-Mono's id is
+``id * cameras + camera``, which is the id itself where there is one camera, number 0."""
 
 MAX_POINTS = 300
-"""Points per message; the estimators' cost grows with them and their accuracy hardly does."""
+"""Features per message; the estimators' cost grows with them and their accuracy hardly does."""
 
 ID_LIMIT = 1 << 24
 """Ids stay below this: they travel as float32, which holds whole numbers exactly only so far."""
@@ -33,11 +33,12 @@ GRID = 8
 _ROW = np.dtype(
     [
         ("track", "i8"), ("id", "i8"), ("run", "i8"),
-        ("x", "f8"), ("y", "f8"), ("velocity_x", "f8"), ("velocity_y", "f8"),
+        ("bearing", "f8", (2, 2)), ("velocity", "f8", (2, 2)), ("pixel", "f8", (2, 2)),
     ]
 )  # fmt: skip
-"""One point of the last message: its track, its id here (0: none yet), the number of messages in
-a row that it has been in, bearing and velocity."""
+"""One feature of the last message: its track, its id here (0: none yet), the number of messages in
+a row that it has been in; bearing, velocity and pixel in the left and in the right camera, NaN
+where the right one does not see it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class VinsPoints:
     Attributes
     ----------
     points
-        ``(N, 3)`` float32 bearings in the camera's optical frame, undistorted, z exactly 1.
+        ``(N, 3)`` float32 bearings in the optical frame of the camera that the point is of,
+        undistorted, z exactly 1; those of the left camera first.
     channels
         ``(C, N)`` float32, one row per name.
     names
@@ -77,17 +79,22 @@ class VinsTracks:
     layout
         ``fusion`` or ``mono``.
     limit
-        Most points per message.
+        Most features per message.
     id_limit
-        Ids are from 1 to this, exclusive.
+        What is sent as id is from 1 to this, exclusive.
+    cameras
+        1, or 2 where features may be seen by a right camera too.
     """
 
-    def __init__(self, layout: str, limit: int = MAX_POINTS, id_limit: int = ID_LIMIT) -> None:
-        if not 2 * limit < id_limit <= ID_LIMIT:
+    def __init__(
+        self, layout: str, limit: int = MAX_POINTS, id_limit: int = ID_LIMIT, cameras: int = 1
+    ) -> None:
+        self._cameras = cameras if layout == "mono" else 1  # that ids are multiplied by
+        if not 2 * limit < id_limit // self._cameras <= ID_LIMIT:
             raise ValueError("two messages must have room below the largest id")
         self._names = CHANNELS[layout]
         self._limit = limit
-        self._id_limit = id_limit
+        self._id_limit = id_limit // self._cameras
         self._next_id = 1
         self._stamp: int | None = None
         self._last: NDArray[np.void] = np.empty(0, _ROW)
@@ -98,7 +105,11 @@ class VinsTracks:
         self._last = self._last[:0]
 
     def update(
-        self, stamp: int, features: NDArray[np.void], camera: Camera | None
+        self,
+        stamp: int,
+        features: NDArray[np.void],
+        camera: Camera | None,
+        right: NDArray[np.void] | None = None,
     ) -> VinsPoints | None:
         """Return the message for one frame.
 
@@ -110,6 +121,8 @@ class VinsTracks:
             ``records.FEATURES`` of the frame.
         camera
             The frame's calibration; None means that there is no message, and a gap in all tracks.
+        right
+            ``records.RIGHT`` of every feature, or None where there is no right image.
         """
         if self._stamp is not None and stamp <= self._stamp:
             raise ValueError(f"stamp {stamp} is not later than {self._stamp}")
@@ -117,23 +130,20 @@ class VinsTracks:
             self._last = self._last[:0]
             return None
         usable = (features["track_id"] > 0) & np.isfinite(features["x"] + features["y"])
-        features = features[usable]
-        rows: NDArray[np.void] = np.zeros(len(features), _ROW)
-        rows["track"], rows["run"] = features["track_id"], 1
-        rows["x"], rows["y"] = features["x"], features["y"]
-        last = self._last
+        rows = _rows(features, right)[usable]
+        features, last = features[usable], self._last
         if self._stamp is not None and len(last):
             _, now, then = np.intersect1d(rows["track"], last["track"], return_indices=True)
             seconds = (stamp - self._stamp) * 1e-9
             rows["id"][now] = last["id"][then]
             rows["run"][now] += last["run"][then]
-            rows["velocity_x"][now] = (rows["x"][now] - last["x"][then]) / seconds
-            rows["velocity_y"][now] = (rows["y"][now] - last["y"][then]) / seconds
+            moved = (rows["bearing"][now] - last["bearing"][then]) / seconds
+            rows["velocity"][now] = np.nan_to_num(moved)  # 0 where the right camera saw it once
         chosen = _spread(features, rows["run"], (camera.width, camera.height), self._limit)
-        features, rows = features[chosen], rows[chosen]
+        rows = rows[chosen]
         rows["id"][rows["id"] == 0] = self._fresh_ids(rows["id"])
         self._stamp, self._last = stamp, rows
-        return self._message(features, rows)
+        return self._message(rows)
 
     def _fresh_ids(self, ids: NDArray[np.int64]) -> list[int]:
         """Return an id for every 0 in `ids`, none that this or the last message has."""
@@ -145,15 +155,34 @@ class VinsTracks:
             self._next_id = (self._next_id + 1) % self._id_limit
         return fresh
 
-    def _message(self, features: NDArray[np.void], rows: NDArray[np.void]) -> VinsPoints:
-        channels = np.zeros((len(self._names), len(rows)), np.float32)
+    def _message(self, rows: NDArray[np.void]) -> VinsPoints:
+        # Row after row of the left camera, then those that the right one sees as well.
+        camera, row = np.nonzero(np.isfinite(rows["bearing"].sum(2)).T)
+        bearing, velocity, pixel = (
+            rows[name][row, camera] for name in ("bearing", "velocity", "pixel")
+        )
+        values = {
+            "id": rows["id"][row] * self._cameras + (camera if self._cameras > 1 else 0),
+            "camera": camera,
+            "u": pixel[:, 0],
+            "v": pixel[:, 1],
+            "velocity_x": velocity[:, 0],
+            "velocity_y": velocity[:, 1],
+        }
+        channels = np.zeros((len(self._names), len(row)), np.float32)
         for number, name in enumerate(self._names):
-            if name in ("id", "velocity_x", "velocity_y"):
-                channels[number] = rows[name]
-            elif name in ("u", "v"):
-                channels[number] = features[name]
-        points = np.column_stack([rows["x"], rows["y"], np.ones(len(rows))])
+            channels[number] = values.get(name, 0.0)
+        points = np.column_stack([bearing, np.ones(len(row))])
         return VinsPoints(points.astype(np.float32), channels, self._names)
+
+
+def _rows(features: NDArray[np.void], right: NDArray[np.void] | None) -> NDArray[np.void]:
+    rows: NDArray[np.void] = np.zeros(len(features), _ROW)
+    rows["track"], rows["run"] = features["track_id"], 1
+    for name, (x, y) in (("bearing", "xy"), ("pixel", "uv")):
+        rows[name][:, 0] = np.column_stack([features[x], features[y]])
+        rows[name][:, 1] = np.nan if right is None else np.column_stack([right[x], right[y]])
+    return rows
 
 
 def _spread(

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2_ros.camera import Camera
-from d2_ros.records import FEATURES
+from d2_ros.records import FEATURES, RIGHT
 from d2_ros.sources.messages import stamp_of, vins_cloud
 from d2_ros.vins import CHANNELS, GRID, VinsPoints, VinsTracks
 
 CAMERA = Camera(640, 480, [[400, 0, 319.5], [0, 400, 239.5], [0, 0, 1]], [])
+OTHER = Camera(640, 480, [[380, 0, 310], [0, 385, 250], [0, 0, 1]], [-0.2, 0.05, 0, 0, 0])
 
 
 def frame(tracks, seed=0, lengths=None, camera=CAMERA):
@@ -26,6 +27,17 @@ def frame(tracks, seed=0, lengths=None, camera=CAMERA):
     rows["track_id"] = tracks
     rows["track_length"] = 1 if lengths is None else lengths
     return rows
+
+
+def seen_right(rows, seed, share=0.6):
+    """What the right camera sees of features: `share` of them, at random places."""
+    rng = np.random.default_rng(seed)
+    right = np.full(len(rows), np.nan, RIGHT)
+    seen = np.flatnonzero(rng.random(len(rows)) < share)
+    pixels = rng.uniform(50, 430, (len(seen), 2)).astype(np.float32)
+    right["u"][seen], right["v"][seen] = pixels.T
+    right["x"][seen], right["y"][seen], _ = OTHER.bearings(pixels).T
+    return right
 
 
 def ids_of(content):
@@ -61,6 +73,43 @@ def test_every_rule_holds_over_any_course_of_tracks(estimator, layout, limit, co
         assert stamp_of(message) == stamp
         assert len(message.points) == min(len(tracks), limit)
         reader.feature_callback(message)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["fusion", "mono"]), st.sampled_from([1, 8, 300]), steps)
+def test_every_rule_holds_for_a_stereo_pair_too(estimator, layout, limit, course):
+    adapter = VinsTracks(layout, limit, cameras=2)
+    reader, stamp = estimator(layout, CAMERA, right=OTHER), 10**9
+    for number, (tracks, pause, event) in enumerate(course):
+        stamp += pause
+        if event == "reset":
+            adapter.reset()
+            reader.restart()
+            stamp = 10**9
+        rows = frame(sorted(tracks), number)
+        right = None if event == "uncalibrated" else seen_right(rows, number)  # of the right camera
+        before, kept = reader.pairs, len(tracks) <= limit
+        message = vins_cloud(stamp, "optical", adapter.update(stamp, rows, CAMERA, right))
+        reader.feature_callback(message)
+        count = 0 if right is None else int(np.isfinite(right["x"]).sum())
+        assert reader.pairs - before <= count
+        assert reader.pairs - before == count or not kept
+        assert len(message.points) == min(len(tracks), limit) + reader.pairs - before
+
+
+@settings(max_examples=50, deadline=None)
+@given(steps)
+def test_the_left_rows_are_those_of_a_single_camera(course):
+    single, pair, stamp = VinsTracks("fusion"), VinsTracks("fusion", cameras=2), 0
+    for number, (tracks, pause, _) in enumerate(course):
+        stamp += pause
+        rows = frame(sorted(tracks), number)
+        alone = single.update(stamp, rows, CAMERA)
+        both = pair.update(stamp, rows, CAMERA, seen_right(rows, number))
+        count = len(alone.points)
+        assert both.points[:count].tobytes() == alone.points.tobytes()
+        np.testing.assert_array_equal(both.channels[:, :count], alone.channels)
+        assert (both.channels[1, count:] == 1).all()
 
 
 @settings(max_examples=50, deadline=None)
@@ -146,6 +195,15 @@ def test_the_largest_id_survives_its_journey_as_float32():
     assert sorted(ids_of(content)) == [1, 2**24 - 3, 2**24 - 2, 2**24 - 1]
 
 
+def test_vins_mono_ids_of_two_cameras_stay_below_the_limit_as_well():
+    adapter = VinsTracks("mono", cameras=2)
+    adapter._next_id = 2**23 - 2
+    rows = frame([1, 2, 3])
+    content = adapter.update(1, rows, CAMERA, seen_right(rows, 0, share=1.0))
+    left = [2 * (2**23 - 2), 2 * (2**23 - 1), 2]
+    assert sorted(ids_of(content)) == sorted([*left, *(number + 1 for number in left)])
+
+
 def test_time_that_stands_still_or_goes_back_needs_a_reset():
     adapter = VinsTracks("fusion")
     adapter.update(5, frame([1]), CAMERA)
@@ -180,6 +238,8 @@ def test_the_reader_of_these_tests_sees_broken_rules(estimator):
             reader.feature_callback(item)
 
     feed(message(1, [1, 2]), message(2, [2]), message(3, [2, 3]))
+    with pytest.raises(AssertionError):  # the right camera's observation, id 1, stands alone
+        estimator("mono", cameras=2).feature_callback(message(1, [3]))
     for wrong in (
         [message(1, [1]), message(1, [1])],
         [message(1, [1]), message(2, []), message(3, [1])],

@@ -6,13 +6,15 @@ its edges predict; vectorised over all keypoints (a test shows it equal to GTSAM
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.config import RefinementConfig
 from d2_ros.matching.alignment import largest_sigma
+from d2_ros.tracks.graph import Edges
+from d2_ros.tracks.window import Keyframe
 
 EDGE_FLOOR = 0.05
 """px: no edge is taken to be more certain than this; interpolation and the affine model
@@ -94,6 +96,22 @@ def refine_frame(
         # keyframes cannot remove. Many edges make a place robust, hardly more certain.
         mean = spread.sum(1) / total[:, None, None]
     return Refined(pixels, _rounder(mean) * SIGMA_SCALE**2, edge_weight)
+
+
+def refined_keyframe(
+    frame: Keyframe, owner: NDArray[np.int64], edges: Edges, config: RefinementConfig
+) -> Keyframe:
+    """Keypoints moved to where the window says that they lie; without an edge, no track."""
+    refined = refine_frame(owner, edges.pixels, edges.covariance, len(frame.pixels), config)
+    agreed = np.isfinite(refined.pixels[:, 0])
+    return replace(
+        frame,
+        pixels=np.where(agreed[:, None], refined.pixels, frame.pixels),
+        covariance=np.where(agreed[:, None, None], refined.covariance, frame.covariance),
+        drift=np.where(agreed[:, None, None], refined.covariance, 0.0),
+        tracks=np.where(agreed, frame.tracks, 0),
+        edges=edges,
+    )
 
 
 def _rounder(covariance: NDArray[np.float64]) -> NDArray[np.float64]:

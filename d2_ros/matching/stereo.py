@@ -1,0 +1,126 @@
+"""The left camera's tracks found in the right image, taken at the same time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from d2_ros.camera import Camera
+from d2_ros.config import Config
+from d2_ros.matching.alignment import accept, align, way_back
+from d2_ros.matching.motion import predict
+from d2_ros.matching.neighbours import match
+from d2_ros.matching.patches import cut
+from d2_ros.matching.pyramid import Pyramid, build_pyramid, grey
+from d2_ros.matching.verification import verify
+from d2_ros.matching.warps import Warps
+from d2_ros.records import RIGHT, FrameResult
+
+Pixels = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class View:
+    """What one camera of the pair saw.
+
+    Attributes
+    ----------
+    image
+        ``(H, W)`` grey or ``(H, W, 3)`` BGR.
+    camera
+        Calibration of this image size.
+    result
+        What the front-end says of it.
+    """
+
+    image: NDArray[Any]
+    camera: Camera
+    result: FrameResult
+
+    @property
+    def pixels(self) -> Pixels:
+        """``(N, 2)`` published positions, px."""
+        return _columns(self.result.features, "u", "v")
+
+
+@torch.inference_mode()
+def find_right(left: View, right: View, config: Config, device: torch.device) -> NDArray[np.void]:
+    """Find the left view's tracked features in the right view.
+
+    As between frame and keyframe: mutual nearest neighbours, geometric verification, alignment of
+    the left patches by grey values in the right image, from the match and from where the matches
+    around it predict it, the same gates, and verification of what was found.
+
+    Parameters
+    ----------
+    left, right
+        Taken at one time.
+    config
+        Uses ``matching`` and ``alignment``.
+    device
+        Where patches are aligned.
+
+    Returns
+    -------
+    ``(N,)`` of :data:`~d2_ros.records.RIGHT`, one row per feature of the left view.
+    """
+    found: NDArray[np.void] = np.full(len(left.result.features), np.nan, RIGHT)
+    descriptors = [torch.from_numpy(view.result.descriptors).to(device) for view in (left, right)]
+    matches = match(descriptors[0], descriptors[1:])
+    index, other, settings = matches.index, matches.keyframe_index, config.matching
+
+    def agree(rows: NDArray[np.int64], pixels: Pixels, max_error: float) -> NDArray[np.bool_]:
+        before = left.pixels[rows]
+        return verify(pixels, before, right.camera, left.camera, max_error, settings.seed).inlier
+
+    inlier = agree(index, right.pixels[other], settings.max_detected_error)
+    index, other = index[inlier], other[inlier]
+    tracked = left.result.features["track_id"][index] > 0
+    if not tracked.any():
+        return found
+    around = predict(left.pixels[index[tracked]], left.pixels[index], right.pixels[other])
+    if around is None:
+        return found
+    index, detected = index[tracked], right.pixels[other[tracked]]
+    pyramids = [
+        build_pyramid(grey(view.image), config.alignment.levels, device) for view in (left, right)
+    ]
+    good, pixels = _aligned(pyramids, left.pixels[index], detected, around, config)
+    index = index[good]
+    kept = agree(index, pixels, settings.max_error)
+    index, pixels = index[kept], pixels[kept]
+    found["u"][index], found["v"][index] = pixels.T
+    found["x"][index], found["y"][index], _ = right.camera.bearings(pixels).T
+    return found
+
+
+def _aligned(
+    pyramids: list[Pyramid], centres: Pixels, detected: Pixels, around: Warps, config: Config
+) -> tuple[NDArray[np.int64], Pixels]:
+    """Align patches of the first image, at ``(M, 2)`` `centres`, in the second one.
+
+    Returns
+    -------
+    good
+        ``(G,)`` rows whose alignments pass every gate.
+    pixels
+        ``(G, 2)`` where they lie in the second image, px.
+    """
+    settings, (first, second) = config.alignment, pyramids
+    templates = cut(first, centres, settings.patch_radius)
+    starts = [Warps(detected, around.affine), around]
+    aligned = align(templates, second, starts, settings)
+    good = np.flatnonzero(accept(aligned, detected, settings))
+    warps = aligned.warps.select(good)
+    patches = cut(second[:1], warps.pixels, settings.patch_radius)[0]
+    back = way_back(patches, warps.pixels, warps, first, centres[good], settings)
+    returned = back <= settings.max_forward_backward
+    return good[returned], warps.pixels[returned]
+
+
+def _columns(rows: NDArray[np.void], *names: str) -> Pixels:
+    return np.column_stack([rows[name] for name in names]).astype(np.float64)
