@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from d2_ros.camera import Camera
 from d2_ros.config import Config, with_values
 from d2_ros.errors import D2RosError
+from d2_ros.features.batch import Share, respond_together
 from d2_ros.features.extractor import Extractor
 from d2_ros.frontend import FrontEnd
 from d2_ros.records import FrameResult
@@ -48,6 +50,12 @@ class SharedDevice:
         self._extractor = Extractor(config)
         self._extractor.extract([np.zeros((64, 64), np.uint8)])  # first use of a GPU is slow
         self._frontends: list[FrontEnd] = []
+        self._batches = True
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device in use."""
+        return self._extractor.device
 
     @property
     def name(self) -> str:
@@ -66,8 +74,34 @@ class SharedDevice:
         self._frontends.append(FrontEnd(config, self._extractor))
         return SafeFrontEnd(self._frontends[-1], self)
 
+    def respond(self, images: Sequence[NDArray[Any]]) -> list[Share | None]:
+        """Run the network over a group's images in one batch; None where that was not possible.
+
+        Then :meth:`process` runs it image by image, and deals with whatever is wrong with the
+        device or one of the images. Where a batch does not fit the memory no other is tried.
+        """
+        none: list[Share | None] = [None] * len(images)
+        if len(images) < 2 or not self._batches:
+            return none
+        try:
+            return [*respond_together(self._extractor, images)]
+        except torch.cuda.OutOfMemoryError as error:
+            self._batches = False
+            self._logger.warning(
+                f"{_first_line(error)}; going on with one image at a time instead of {len(images)}"
+            )
+        except Exception:  # image by image it comes again, and then counts for the right camera
+            return none
+        give_memory_back()
+        return none
+
     def process(
-        self, frontend: FrontEnd, image: NDArray[Any], stamp: int, camera: Camera | None
+        self,
+        frontend: FrontEnd,
+        image: NDArray[Any],
+        stamp: int,
+        camera: Camera | None,
+        share: Share | None = None,
     ) -> FrameResult:
         """Process one frame, elsewhere if need be.
 
@@ -79,7 +113,7 @@ class SharedDevice:
             As the front-end does.
         """
         try:
-            return self._try_twice(frontend, image, stamp, camera)
+            return self._try_twice(frontend, image, stamp, camera, share)
         except RuntimeError as error:
             if not is_device_error(error):
                 raise
@@ -87,14 +121,19 @@ class SharedDevice:
         return frontend.process(image, stamp, camera)
 
     def _try_twice(
-        self, frontend: FrontEnd, image: NDArray[Any], stamp: int, camera: Camera | None
+        self,
+        frontend: FrontEnd,
+        image: NDArray[Any],
+        stamp: int,
+        camera: Camera | None,
+        share: Share | None,
     ) -> FrameResult:
         try:
-            return frontend.process(image, stamp, camera)
+            return frontend.process(image, stamp, camera, share)
         except torch.cuda.OutOfMemoryError as error:
             self._logger.warning(f"{_first_line(error)}; trying again with unused memory freed")
         give_memory_back()
-        return frontend.process(image, stamp, camera)
+        return frontend.process(image, stamp, camera, share)
 
     def _fall_back(self, config: Config, error: RuntimeError) -> None:
         failure = f"{self.name} failed ({_first_line(error)})"
@@ -125,9 +164,15 @@ class SafeFrontEnd:
     def config(self, config: Config) -> None:
         self._frontend.config = config
 
-    def process(self, image: NDArray[Any], stamp: int, camera: Camera | None = None) -> FrameResult:
+    def process(
+        self,
+        image: NDArray[Any],
+        stamp: int,
+        camera: Camera | None = None,
+        share: Share | None = None,
+    ) -> FrameResult:
         """Process one frame, as :meth:`SharedDevice.process` does."""
-        return self._device.process(self._frontend, image, stamp, camera)
+        return self._device.process(self._frontend, image, stamp, camera, share)
 
     def reset(self) -> None:
         """Drop the keyframe window."""

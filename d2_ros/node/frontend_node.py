@@ -23,10 +23,11 @@ from d2_ros.errors import D2RosError
 from d2_ros.node.calibration import Calibration
 from d2_ros.node.device import SharedDevice, give_memory_back
 from d2_ros.node.diagnostics import camera_status, make_array, node_status
-from d2_ros.node.inputs import Inputs
+from d2_ros.node.inputs import GROUP, Inputs
 from d2_ros.node.mailbox import Mailbox, Worker
 from d2_ros.node.outputs import Outputs
 from d2_ros.node.parameters import declare, updated
+from d2_ros.node.rig import Entry, Rig, output_of, stereo_pair
 from d2_ros.node.status import CameraStatus
 from d2_ros.node.stream import CameraStream
 
@@ -86,7 +87,7 @@ class FrontEndNode(LifecycleNode):
             self._streams[camera] = CameraStream(
                 camera,
                 self._device.add_frontend(self.config),
-                Outputs(self, camera, self.config.output),
+                Outputs(self, camera, *output_of(camera, self.config)),
                 Calibration(self.config.input.rectified),
                 CameraStatus(camera),
                 self.get_logger(),
@@ -108,14 +109,15 @@ class FrontEndNode(LifecycleNode):
         return self._attempt("activate", self._activate, lambda: self.on_deactivate(state))
 
     def _activate(self) -> None:
+        assert self._device is not None
         mailbox: Mailbox[Any] = Mailbox()
         streams = dict(self._streams)
+        rig = Rig(streams, self._device, stereo_pair(self.config), self.get_logger())
 
-        def handle(camera: str, entry: tuple[Any, int]) -> None:
-            message, received = entry
+        def handle(cameras: str, entries: dict[str, Entry]) -> None:
             # After a deactivation that did not wait to the end two workers may overlap.
             with self._one_frame_at_a_time:
-                streams[camera].handle(message, received, lambda: mailbox.closed)
+                rig.handle(entries, lambda: mailbox.closed)
 
         self._inputs = Inputs(self, streams, mailbox, self.config.input)
         self._worker = Worker(mailbox, handle, self._inputs.on_slot_free)
@@ -169,8 +171,9 @@ class FrontEndNode(LifecycleNode):
             self._inputs.destroy()
             self._inputs = None
         if self._worker is not None:
-            for camera in self._worker.stop(STOP_PATIENCE):
-                self._streams[camera].status.count("stopped")
+            for slot in self._worker.stop(STOP_PATIENCE):
+                for camera in self._streams if slot == GROUP else [slot]:
+                    self._streams[camera].status.count("stopped")
             self._retired = [w for w in (*self._retired, self._worker) if w.alive]
             self._worker = None
 

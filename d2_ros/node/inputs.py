@@ -15,7 +15,10 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from d2_ros.config import InputConfig
+from d2_ros.node.groups import DEPTH, Drop, Groups
 from d2_ros.node.mailbox import Mailbox
+from d2_ros.node.messages import stamp_of
+from d2_ros.node.rig import Entry
 from d2_ros.node.stream import CameraStream
 
 
@@ -36,6 +39,13 @@ LATCHED_INFO_QOS = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=LATCHED,
 )
+
+GROUP = ""
+"""Slot of the mailbox for synchronised groups; no camera has this name."""
+
+SILENCE = 5.0
+"""Seconds after which a camera that sends nothing, though the node would take it, does not hold up
+the others of its group any more (``input.qos: replay``)."""
 
 LOOK_PERIOD = 0.2
 """Seconds between looks for latched camera_info while a camera has none."""
@@ -94,6 +104,11 @@ class Inputs:
         self._streams: Mapping[str, CameraStream] = streams
         self._subscriptions: list[Any] = []
         self._latched: set[str] = set()
+        self._groups: Groups[Entry] | None = None
+        if config.sync_tolerance > 0:
+            self._groups = Groups(streams, round(config.sync_tolerance * 1e9))
+        self._tolerance = config.sync_tolerance
+        self._heard = dict.fromkeys(streams, time.monotonic())
         overridable = QoSOverridingOptions.with_default_policies()
         for camera, stream in streams.items():
             replay = config.qos == "replay"
@@ -103,7 +118,7 @@ class Inputs:
                     f"{camera}/image_raw" + ("/compressed" if config.compressed else ""),
                     partial(self._on_image, camera, Gaps()),
                     image_qos(config.qos),
-                    callback_group=WaitWhile(partial(mailbox.full, camera)) if replay else None,
+                    callback_group=WaitWhile(partial(self._busy, camera)) if replay else None,
                     qos_overriding_options=overridable,
                 )
             )
@@ -146,23 +161,66 @@ class Inputs:
         message: Image | CompressedImage,
         info: Mapping[str, Any],
     ) -> None:
-        stream = self._streams.get(camera)
+        streams = self._streams
+        stream = streams.get(camera)
         if stream is None:
             return
         stream.status.count("received")
         stream.status.count("lost", gaps.missed(info))
-        dropped = self._mailbox.put(camera, (message, time.monotonic_ns()))
+        entry = (message, time.monotonic_ns())
+        if self._groups is None:
+            self._hand_over(camera, {camera: entry}, streams)
+            return
+        self._heard[camera] = time.monotonic()
+        group, drops = self._groups.put(camera, stamp_of(message.header), entry)
+        for drop in drops:
+            if drop.cause == "stopped":
+                streams[drop.camera].status.count("stopped")
+            else:
+                streams[drop.camera].drop(drop.cause, self._reason(drop))
+        if group:
+            self._hand_over(GROUP, group, streams)
+
+    def _hand_over(
+        self, slot: str, entries: dict[str, Entry], streams: Mapping[str, CameraStream]
+    ) -> None:
+        dropped = self._mailbox.put(slot, entries)
         if dropped:
-            stream.status.count(dropped)
+            for camera in entries:
+                streams[camera].status.count(dropped)
+
+    def _reason(self, drop: Drop) -> str:
+        if drop.cause != "unmatched":
+            return f"frame {drop.stamp} is {drop.cause.replace('_', ' ')}"
+        missing = " and ".join(drop.missing)
+        return (
+            f"frame {drop.stamp} has no partner of {missing} within {self._tolerance:g} s "
+            "(input.sync_tolerance)"
+        )
+
+    def _busy(self, camera: str) -> bool:
+        """Return whether the next image of `camera` has to wait in the middleware."""
+        if self._groups is None:
+            return self._mailbox.full(camera)
+        if self._mailbox.full(GROUP):
+            return True
+        if self._groups.waits(camera) < DEPTH:
+            return False
+        silent = time.monotonic() - SILENCE
+        partners = [name for name in self._heard if not self._groups.waits(name)]
+        return all(self._heard[name] > silent for name in partners)
 
     def on_slot_free(self) -> None:
         """Let the executor look at the waiting subscriptions again (worker's thread)."""
+        self._heard = dict.fromkeys(self._heard, time.monotonic())  # nobody could be until now
         executor = self._node.executor
         if executor is not None:
             executor.wake()
 
     def destroy(self) -> None:
         """Unsubscribe; what the executor still holds for a while holds no front-end any more."""
+        for camera in self._groups.close() if self._groups else []:
+            self._streams[camera].status.count("stopped")
         self._streams = {}
         self._node.destroy_timer(self._look)
         for subscription in self._subscriptions:

@@ -24,9 +24,19 @@ OUTPUT_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class Outputs:
-    """Publishers of one camera, under ``~/<camera>/``."""
+    """Publishers of one camera, under ``~/<camera>/``.
 
-    def __init__(self, node: LifecycleNode, camera: str, config: OutputConfig) -> None:
+    Parameters
+    ----------
+    node, camera, config
+        Who publishes, for which camera, and which topics there are.
+    views
+        Cameras whose observations ``feature_tracks`` lists: 2 for the left one of a stereo pair.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, camera: str, config: OutputConfig, views: int = 1
+    ) -> None:
         def advertise(message_type: type, topic: str) -> Any:
             return node.create_lifecycle_publisher(message_type, f"~/{camera}/{topic}", OUTPUT_QOS)
 
@@ -45,18 +55,27 @@ class Outputs:
             self._publishers.append(self._descriptors)
         self._vins: VinsTracks | None = None
         if config.vins_format != "none":
-            self._vins = VinsTracks(config.vins_format)
+            self._vins = VinsTracks(config.vins_format, cameras=views)
             self._feature_tracks = advertise(PointCloud, "feature_tracks")
             self._publishers.append(self._feature_tracks)
         self._bridge = CvBridge()
         self._past: deque[NDArray[np.void]] = deque(maxlen=TRAIL_FRAMES)
 
     def publish(
-        self, header: Header, image: NDArray[Any], result: FrameResult, camera: Camera | None
+        self,
+        header: Header,
+        image: NDArray[Any],
+        result: FrameResult,
+        camera: Camera | None,
+        right: NDArray[np.void] | None = None,
     ) -> None:
-        """Send everything that `result` holds; `header` is the image's own."""
+        """Send everything that `result` holds.
+
+        `header` is the image's own; `right` is what the right camera of a stereo pair sees of the
+        features, ``records.RIGHT``.
+        """
         if self._vins is not None:
-            content = self._vins.update(result.stamp, result.features, camera)
+            content = self._vins.update(result.stamp, result.features, camera, right)
             if content is not None:
                 self._feature_tracks.publish(make_vins_cloud(header, content))
         if self._descriptor_kind != "none":

@@ -47,6 +47,7 @@ def declare(node: Node) -> Config:
     """
     config = with_values(Config(), _overrides(node))
     check_cameras(config.cameras)
+    check_stereo(config)
     for parameter in parameters(config):
         value: Any = parameter.default
         if isinstance(value, tuple):
@@ -83,6 +84,33 @@ def check_cameras(names: Iterable[str]) -> None:
                 f"parameter cameras holds {name!r}; a camera's name must be a topic name, "
                 "such as camera or stereo/left"
             )
+
+
+def check_stereo(config: Config) -> None:
+    """Refuse a stereo pair that cannot be one.
+
+    Raises
+    ------
+    D2RosError
+        If there are not two cameras, or they are not synchronised, or nobody asked for the topic
+        that their matches go out on.
+    """
+    if not config.input.stereo:
+        return
+    wrong = "parameter input.stereo is true, but"
+    if len(config.cameras) < 2:
+        names = list(config.cameras)
+        raise D2RosError(f"{wrong} cameras is {names}; name the left camera, then the right one")
+    if config.input.sync_tolerance == 0:
+        raise D2RosError(
+            f"{wrong} input.sync_tolerance is 0; set it to how far apart, in seconds, the stamps "
+            "of a pair may be"
+        )
+    if config.output.vins_format == "none":
+        raise D2RosError(
+            f"{wrong} output.vins_format is none, and a pair's matches go out on feature_tracks; "
+            "set it to fusion or mono"
+        )
 
 
 def updated(config: Config, changes: Iterable[RosParameter]) -> Config:

@@ -21,7 +21,8 @@ SMOOTHING = 0.1
 RECENT = 200
 """Frames over which latencies are given."""
 
-WARNINGS = ("too_old", "bad_image", "bad_calibration", "refused", "device_failed", "failed")
+WARNINGS = ("unmatched", "too_old", "bad_image", "bad_calibration", "refused", "device_failed",
+            "failed")  # fmt: skip
 """Causes of drops that make a camera's status a warning while they grow."""
 
 DROPS = ("overwritten", "out_of_order", "stopped", *WARNINGS)
@@ -93,9 +94,13 @@ class CameraStatus:
                 self._logged[cause] = now
             return due
 
-    def finish(self, result: FrameResult, times: FrameTimes) -> None:
-        """Record a processed frame."""
+    def finish(
+        self, result: FrameResult, times: FrameTimes, right: NDArray[np.void] | None = None
+    ) -> None:
+        """Record a processed frame, and what the right camera of a stereo pair saw of it."""
         shape = _shape(result)
+        if right is not None:
+            shape["stereo_matches"] = np.count_nonzero(np.isfinite(right["x"]))
         with self._lock:
             self._counts["processed"] += 1
             self._counts["keyframes"] += result.is_keyframe

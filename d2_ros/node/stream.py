@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
+from d2_ros.features.batch import Share
 from d2_ros.node.calibration import Calibration
 from d2_ros.node.device import DeviceError
 from d2_ros.node.messages import read_image, stamp_of
@@ -31,7 +36,13 @@ class Processor(Protocol):
 
     config: Config
 
-    def process(self, image: NDArray[Any], stamp: int, camera: Camera | None = None) -> FrameResult:
+    def process(
+        self,
+        image: NDArray[Any],
+        stamp: int,
+        camera: Camera | None = None,
+        share: Share | None = None,
+    ) -> FrameResult:
         """Process one frame."""
         ...
 
@@ -40,8 +51,27 @@ class Processor(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A frame that may be processed: the image, its header, stamp and calibration.
+
+    `received` and `started` are when it came and when its turn came, ``time.monotonic_ns()``.
+    """
+
+    header: Header
+    image: NDArray[Any]
+    stamp: int
+    camera: Camera | None
+    received: int
+    started: int
+
+
 class CameraStream:
     """State of one camera between frames.
+
+    A frame is opened, processed and published, one step after the other, so that the frames of
+    several cameras can take each step together. Whatever is wrong with it is counted and logged,
+    the step returns None, and the frame is done with.
 
     Parameters
     ----------
@@ -79,6 +109,11 @@ class CameraStream:
         self._next_config: Config | None = None
         self._reset_asked = False
 
+    @property
+    def config(self) -> Config:
+        """The parameters of the last frame."""
+        return self._frontend.config
+
     def ask_config(self, config: Config) -> None:
         """Use `config` from the next frame on."""
         self._next_config = config
@@ -87,10 +122,10 @@ class CameraStream:
         """Drop the window before the next frame."""
         self._reset_asked = True
 
-    def handle(
+    def open(
         self, message: Image | CompressedImage, received: int, cancelled: Callable[[], bool]
-    ) -> None:
-        """Process and publish one image; whatever is wrong with it is counted and logged.
+    ) -> Opened | None:
+        """Decode an image and find its calibration.
 
         Parameters
         ----------
@@ -102,27 +137,53 @@ class CameraStream:
             Whether the node was deactivated meanwhile, so that the result is not wanted.
         """
         self._apply_requests()
-        stamp = stamp_of(message.header)
+        stamp, started = stamp_of(message.header), time.monotonic_ns()
         if not self._admit(stamp):
-            return
-        cause = "bad_image"
-        try:
-            started = time.monotonic_ns()
+            return None
+        with self._faults_counted("bad_image", cancelled):
             image = read_image(message)
-            cause = "bad_calibration"
-            camera = self._camera_for(image)
-            cause = "refused"
-            result = self._frontend.process(image, stamp, camera)
-            if cancelled():
-                self.status.count("stopped")
-                return
-            self.outputs.publish(message.header, image, result, camera)
+            with self._faults_counted("bad_calibration", cancelled):
+                camera = self._camera_for(image)
+                return Opened(message.header, image, stamp, camera, received, started)
+        return None
+
+    def process(
+        self, frame: Opened, share: Share | None, cancelled: Callable[[], bool]
+    ) -> FrameResult | None:
+        """Run the front-end, on the frame's share of a batch if there was one."""
+        if cancelled():
+            self.status.count("stopped")
+            return None
+        with self._faults_counted("refused", cancelled):
+            return self._frontend.process(frame.image, frame.stamp, frame.camera, share)
+        return None
+
+    def publish(
+        self,
+        frame: Opened,
+        result: FrameResult,
+        right: NDArray[np.void] | None,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        """Send a result; `right` as in :meth:`Outputs.publish`."""
+        if cancelled():
+            self.status.count("stopped")
+            return
+        with self._faults_counted("refused", cancelled):
+            self.outputs.publish(frame.header, frame.image, result, frame.camera, right)
             done = time.monotonic_ns()
-            spans = (started - received, done - started, self._now() - stamp)
-            self.status.finish(result, FrameTimes(*(span * 1e-6 for span in spans)))
+            age = self._now() - frame.stamp
+            spans = (frame.started - frame.received, done - frame.started, age)
+            self.status.finish(result, FrameTimes(*(span * 1e-6 for span in spans)), right)
+
+    @contextmanager
+    def _faults_counted(self, cause: str, cancelled: Callable[[], bool]) -> Iterator[None]:
+        """Count what goes wrong within, under `cause` if the input is to blame."""
+        try:
+            yield
         except D2RosError as error:
             cause = "device_failed" if isinstance(error, DeviceError) else cause
-            self._drop(cause, f"frame refused: {error}")
+            self.drop(cause, f"frame refused: {error}")
         except Exception as error:  # a bug must not take the robot's node down
             if cancelled():  # the topics may be gone by now
                 self.status.count("stopped")
@@ -131,7 +192,8 @@ class CameraStream:
                 self._logger.error(f"{self.name}: internal error\n{traceback.format_exc()}")
             self._reset("after an internal error")
 
-    def _drop(self, cause: str, reason: str) -> None:
+    def drop(self, cause: str, reason: str) -> None:
+        """Count a dropped frame, and say why now and then."""
         if self.status.refuse(cause, reason):
             self._logger.warning(f"{self.name}: {reason}")
 
@@ -146,12 +208,12 @@ class CameraStream:
         """Return whether a frame of this time is to be processed."""
         age, max_age = (self._now() - stamp) * 1e-9, self._frontend.config.input.max_age
         if 0 < max_age < age:
-            self._drop("too_old", f"frame {stamp} is {age:.3f} s old, input.max_age is {max_age:g}")
+            self.drop("too_old", f"frame {stamp} is {age:.3f} s old, input.max_age is {max_age:g}")
             return False
         last = self._last_stamp
         if last is not None and stamp <= last:
             if last - stamp < CLOCK_JUMP:
-                self._drop("out_of_order", f"frame {stamp} is not after {last}")
+                self.drop("out_of_order", f"frame {stamp} is not after {last}")
                 return False
             self._reset("because time jumped back")
         self._last_stamp = stamp
@@ -175,7 +237,7 @@ class CameraStream:
             self._told_uncalibrated = True
             self._logger.warning(
                 f"{self.name}: {reason}: pixels only, x y z are NaN, "
-                "and there is no feature_tracks message for VINS"
+                "and nothing of it in feature_tracks for VINS"
             )
 
     def _reset(self, why: str) -> None:

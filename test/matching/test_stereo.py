@@ -44,7 +44,7 @@ def pair(frontend: FrontEnd) -> tuple[View, View]:
     moved = cv2.warpAffine(
         frame.image, HOMOGRAPHY, (320, 240), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
     )
-    matrix = frame.camera.matrix + [[5, 0, 3], [0, 5, -2], [0, 0, 0]]
+    matrix = frame.camera.matrix + np.array([[5, 0, 3], [0, 5, -2], [0, 0, 0]])
     other = Camera(320, 240, matrix, [-0.1, 0.02, 0, 0, 0])
     dark = (moved * 0.7 + 10).astype(np.uint8)
     return look(frontend, frame.image, frame.camera), look(frontend, dark, other)
@@ -122,7 +122,9 @@ def test_observations_of_a_photographed_pair_lie_at_its_exact_disparity(
     found = find_right(*views, CONFIG, CPU)
     seen = np.isfinite(found["u"])
     tracked = int((views[0].result.features["track_id"] > 0).sum())
-    places = [(pixels(rows[seen]) + 0.5) / scale - 0.5 for rows in (views[0].result.features, found)]
+    places = [
+        (pixels(rows[seen]) + 0.5) / scale - 0.5 for rows in (views[0].result.features, found)
+    ]
     errors = stereo_errors((places[0], places[1]), photographs.disparity) * scale[0]
     with capsys.disabled():
         print(

@@ -46,17 +46,21 @@ class FakeFrontEnd:
         self.cameras: list[Camera | None] = []
         self.configs: list[Config] = []
         self.images: list[Any] = []
+        self.shares: list[Any] = []
         self.resets = 0
         self.gate = threading.Event()
         self.gate.set()
         FakeFrontEnd.made.append(self)
 
-    def process(self, image: Any, stamp: int, camera: Camera | None = None) -> records.FrameResult:
+    def process(
+        self, image: Any, stamp: int, camera: Camera | None = None, share: Any = None
+    ) -> records.FrameResult:
         assert self.gate.wait(PATIENCE)
         self.stamps.append(stamp)
         self.cameras.append(camera)
         self.configs.append(self.config)
         self.images.append(image)
+        self.shares.append(share)
         return make_result(stamp, image.shape[1] // 8, is_keyframe=len(self.stamps) % 2 == 1)
 
     def reset(self) -> None:
@@ -77,6 +81,10 @@ class FakeExtractor:
 
     def extract(self, images: Any) -> None:
         pass
+
+    def respond(self, images: Any, watch: Any = None) -> list[Any]:
+        self.batches = [*getattr(self, "batches", []), len(images)]
+        return [f"response to {image[0, 0]}" for image in images]
 
 
 def make_result(stamp: int, count: int, is_keyframe: bool) -> records.FrameResult:

@@ -64,7 +64,7 @@ def test_without_calibration_nothing_is_sent_and_that_is_said_once(
         )
     graph.wait(lambda: len(fake[0].stamps) == 3)
     assert heard == []
-    assert capfd.readouterr().err.count("there is no feature_tracks message") == 1
+    assert capfd.readouterr().err.count("nothing of it in feature_tracks") == 1
 
 
 def make_driver() -> Any:
