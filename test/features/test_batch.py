@@ -36,21 +36,19 @@ def test_two_cameras_in_a_batch_give_what_each_gives_alone(
     config: Config, extractor: Extractor, frames: list[Any]
 ) -> None:
     alone, together = ([FrontEnd(config, extractor) for _ in range(2)] for _ in range(2))
-    bit_equal = True
     for first, second in zip(frames[:3], frames[3:], strict=True):
         pair = (first, second)
         shares = respond_together(extractor, [frame.image for frame in pair])
         for number, (frame, share) in enumerate(zip(pair, shares, strict=True)):
             one = alone[number].process(frame.image, frame.stamp, frame.camera)
             two = together[number].process(frame.image, frame.stamp, frame.camera, share)
+            # Bit for bit here; what a batch does to the last bits is the libraries' affair.
             assert list(one.timings_ms) == list(two.timings_ms)
-            bit_equal &= one.features.tobytes() == two.features.tobytes()
             np.testing.assert_array_equal(one.features["track_id"], two.features["track_id"])
             for name in ("u", "v", "u_detected", "v_detected"):
                 np.testing.assert_allclose(one.features[name], two.features[name], atol=1e-3)
             np.testing.assert_array_equal(one.matches["index"], two.matches["index"])
             assert one.is_keyframe == two.is_keyframe
-    print("bit-equal" if bit_equal else "equal within 0.001 px")
 
 
 def test_images_of_several_sizes_each_get_their_own_response(
