@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from d2_ros.benchmark.machine import PowerMeter, memory
 from d2_ros.config import Config, with_values
+from d2_ros.features.batch import Share, respond_together
 from d2_ros.frontend import FrontEnd
 from d2_ros.records import FrameResult
 from d2_ros.sources import Frame
@@ -88,7 +89,8 @@ def measure(
     frames
         Of all cameras alike.
     channels
-        The cameras, whose times add up.
+        The cameras, whose times add up; several share a run of the network per frame, as
+        synchronised cameras do in the node.
     config
         Parameters of the measured frames.
     warmup, count
@@ -141,9 +143,13 @@ def _process(
     """Times of one frame in every camera, added up, and the results."""
     laps: defaultdict[str, float] = defaultdict(float)
     results = []
-    for channel in channels:
+    whole = Stopwatch()
+    shares = _shares(frame, channels)
+    whole.lap("batch")
+    laps["total"] += whole.laps_ms["batch"]
+    for channel, share in zip(channels, shares, strict=True):
         watch = Stopwatch()
-        result = channel.frontend.process(frame.image, frame.stamp, frame.camera)
+        result = channel.frontend.process(frame.image, frame.stamp, frame.camera, share)
         watch.lap("process")
         for stage, writer in channel.writers.items():
             writer.write(frame, result)
@@ -154,6 +160,14 @@ def _process(
             laps[stage] += milliseconds
         results.append(result)
     return dict(laps), results
+
+
+def _shares(frame: Frame, channels: Sequence[Channel]) -> Sequence[Share | None]:
+    """What one batch over all cameras gives for each; None for a camera that is alone."""
+    if len(channels) < 2:
+        return [None]
+    first = channels[0].frontend
+    return respond_together(first.extractor, [frame.image] * len(channels), first.stopwatch())
 
 
 def _count(result: FrameResult) -> dict[str, int]:

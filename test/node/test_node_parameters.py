@@ -14,6 +14,7 @@ from rclpy.parameter import Parameter
 from d2_ros.config import Config, parameters, with_values
 from d2_ros.errors import D2RosError
 from d2_ros.node.parameters import check_cameras, declare, updated
+from d2_ros.node.rig import stereo_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,6 +101,30 @@ def test_bad_values_are_refused_by_name_and_range(
     assert all(word in str(caught.value) for word in words)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"cameras": ["left"]}, ["cameras is ['left']", "left camera, then the right"]),
+        ({"input__sync_tolerance": 0.0}, ["input.sync_tolerance is 0", "seconds"]),
+        ({"output__vins_format": "none"}, ["output.vins_format is none", "fusion or mono"]),
+    ],
+)
+def test_a_stereo_pair_that_cannot_be_one_is_refused(
+    make_bare: Any, changes: dict[str, Any], words: list[str]
+) -> None:
+    pair = {"cameras": ["left", "right"], "input__stereo": True, "input__sync_tolerance": 0.01}
+    pair["output__vins_format"] = "mono"
+    assert declare(make_bare(**pair)).input.stereo
+    with pytest.raises(D2RosError) as caught:
+        declare(make_bare(**{**pair, **changes}))
+    assert all(word in str(caught.value) for word in ["input.stereo is true", *words])
+
+
+def test_the_shipped_stereo_file_is_a_stereo_pair(make_bare: Any) -> None:
+    config = declare(make_bare(["--params-file", str(ROOT / "config" / "stereo.yaml")]))
+    assert stereo_pair(config) == ("cam0", "cam1")
+
+
 @pytest.mark.parametrize("name", ["", "1st", "left camera", "/camera", "camera/", "a//b", "ü"])
 def test_camera_names_must_be_topic_names(name: str) -> None:
     with pytest.raises(D2RosError, match="topic name"):
@@ -137,6 +162,7 @@ def test_only_live_parameters_can_be_set_on_the_running_node(make_node: Any, fak
     [
         (["-p", "window.sise:=3"], "unknown parameter window.sise"),
         (["--params-file", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["-p", "input.stereo:=true"], "name the left camera, then the right one"),
     ],
 )
 def test_the_executable_ends_with_code_2_and_one_sentence(
