@@ -160,6 +160,30 @@ def test_without_the_right_calibration_the_left_camera_goes_on_alone(
     assert capfd.readouterr().err.count("right: the driver is not calibrated") == 1
 
 
+def test_a_right_camera_that_sees_nothing_costs_its_observations_only(
+    graph: Any, make_node: Any, estimator: Any, frames: list[Any], right_camera: Camera
+) -> None:
+    node = make_node(**STEREO, output__vins_format="fusion", features__max_edge=96)
+    node.trigger_configure()
+    node.trigger_activate()
+    driver = graph.add(make_driver())
+    heard: list[PointCloud] = []
+    driver.create_subscription(PointCloud, TOPIC, heard.append, 10)
+    graph.wait(lambda: driver.ready() and node.count_subscribers(TOPIC) == 1)
+    cameras = (frames[0].camera, right_camera)
+    for number, frame in enumerate(frames[:3]):
+        right = np.zeros_like(frame.image) if number == 1 else shifted(frame.image)
+        driver.send(frame.stamp, frame.image, right, cameras)
+    graph.wait(lambda: len(heard) == 3)
+    reader, pairs = estimator("fusion", frames[0].camera, right=right_camera), []
+    for message in heard:
+        before = reader.pairs
+        reader.feature_callback(message)
+        pairs.append(reader.pairs - before)
+    assert pairs[1] == 0 < min(pairs[0], pairs[2])
+    assert reader.longest == 3
+
+
 def test_a_fault_in_the_stereo_matching_costs_the_right_observations_only(
     graph: Any,
     make_node: Any,
