@@ -13,8 +13,8 @@ from d2_ros.timing import CLOCK_JUMP
 T = TypeVar("T")
 
 DEPTH = 2
-"""Images of each camera that wait for the others': with one alone, cameras whose images reach the
-node a frame apart would never meet."""
+"""Images of each camera that wait for the others' at most: with one alone, cameras whose images
+reach the node a frame apart would never meet. Whoever can hold images back needs only one."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,10 @@ class Groups(Generic[T]):
     The stamps of a group lie within the tolerance of each other. The earliest image that waits is
     either the first of a group, or waits for a camera that may still send its own, or is dropped:
     once a camera is past its time, no partner can come any more. Hence groups leave in the order
-    of time, and as long as nobody puts more than :data:`DEPTH` images of one camera, none is
-    missed. Where time jumps back all that waits is dropped, and sorting begins anew.
+    of time, and none is missed by whoever puts no image of a camera of which one waits.
+
+    Where the time of one camera jumps back, what waits is dropped and sorting begins anew; the
+    others then lag behind it until their time jumps as well, or is not far from its any more.
 
     Parameters
     ----------
@@ -48,6 +50,7 @@ class Groups(Generic[T]):
         self._tolerance = tolerance
         self._waiting: dict[str, deque[tuple[int, T]]] = {camera: deque() for camera in cameras}
         self._last: dict[str, int] = {}
+        self._lagging: set[str] = set()
         self._open = True
         self._lock = Lock()
 
@@ -60,15 +63,21 @@ class Groups(Generic[T]):
         with self._lock:
             if not self._open:
                 return None, [Drop(camera, "stopped", stamp)]
+            last = self._last.get(camera, stamp - 1)
+            if last - CLOCK_JUMP < stamp <= last:
+                return None, [Drop(camera, "out_of_order", stamp)]
+            self._last[camera] = stamp
             dropped: list[Drop] = []
-            last = self._last.get(camera)
-            if last is not None and stamp <= last:
-                if last - stamp < CLOCK_JUMP:
-                    return None, [Drop(camera, "out_of_order", stamp)]
-                self._last.clear()
+            if camera in self._lagging:
+                newest = max(self._last[name] for name in self._last.keys() - self._lagging)
+                if last < stamp and stamp - newest >= CLOCK_JUMP:
+                    partners = tuple(name for name in self._waiting if name != camera)
+                    return None, [Drop(camera, "unmatched", stamp, partners)]
+                self._lagging.remove(camera)
+            elif stamp <= last:
+                self._lagging = self._waiting.keys() - {camera}
                 while (earliest := self._earliest()) is not None:
                     dropped.append(self._drop(earliest))
-            self._last[camera] = stamp
             queue = self._waiting[camera]
             queue.append((stamp, item))
             group = self._sort(dropped)
@@ -96,10 +105,13 @@ class Groups(Generic[T]):
             missing = self._missing(latest)
             if not missing:
                 return {camera: queue.popleft()[1] for camera, queue in self._waiting.items()}
-            if all(self._last.get(camera, latest) <= latest for camera in missing):
+            if not any(self._is_past(latest, camera) for camera in missing):
                 return None
             dropped.append(self._drop(earliest))
         return None
+
+    def _is_past(self, time: int, camera: str) -> bool:
+        return camera not in self._lagging and self._last.get(camera, time) > time
 
     def _earliest(self) -> str | None:
         heads = [(queue[0][0], camera) for camera, queue in self._waiting.items() if queue]

@@ -15,7 +15,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from d2_ros.config import InputConfig
-from d2_ros.node.groups import DEPTH, Drop, Groups
+from d2_ros.node.groups import Drop, Groups
 from d2_ros.node.mailbox import Mailbox
 from d2_ros.node.messages import stamp_of
 from d2_ros.node.rig import Entry
@@ -204,7 +204,7 @@ class Inputs:
             return self._mailbox.full(camera)
         if self._mailbox.full(GROUP):
             return True
-        if self._groups.waits(camera) < DEPTH:
+        if not self._groups.waits(camera):
             return False
         silent = time.monotonic() - SILENCE
         partners = [name for name in self._heard if not self._groups.waits(name)]
