@@ -193,6 +193,15 @@ class RefinementConfig:
     passes: int = _param(
         3, "Passes from wide to narrow kernel, affine part renewed each time.", low=1, high=10
     )
+    max_sigma: float = _param(
+        1.0,
+        "Keypoints less certain than this after refinement (largest standard deviation) "
+        "leave their track.",
+        unit="px",
+        low=0.01,
+        high=10.0,
+        live=True,
+    )
     prior_sigma: float = _param(
         8.0, "Weak prior that holds observations without a good edge.", unit="px", low=0.1, high=1e3
     )

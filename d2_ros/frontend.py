@@ -15,6 +15,7 @@ from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features.batch import Share, features_of
 from d2_ros.features.extractor import Extractor, Features
+from d2_ros.matching.agreement import cut_narrow
 from d2_ros.matching.alignment import predicted_sigma
 from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.neighbours import Matches, match
@@ -230,6 +231,7 @@ class FrontEnd:
             drift=drift,
             anchors=frame.pixels,
             patches=patches,
+            narrow=cut_narrow(frame.pyramid, frame.pixels),
         )
 
     def _count(self, tracks: NDArray[np.int64]) -> None:

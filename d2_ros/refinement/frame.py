@@ -101,15 +101,16 @@ def refine_frame(
 def refined_keyframe(
     frame: Keyframe, owner: NDArray[np.int64], edges: Edges, config: RefinementConfig
 ) -> Keyframe:
-    """Keypoints moved to where the window says that they lie; without an edge, no track."""
+    """Keypoints moved to where the window says that they lie; without a track if that is unsure."""
     refined = refine_frame(owner, edges.pixels, edges.covariance, len(frame.pixels), config)
     agreed = np.isfinite(refined.pixels[:, 0])
+    sure = agreed & (largest_sigma(refined.covariance) <= config.max_sigma)
     return replace(
         frame,
         pixels=np.where(agreed[:, None], refined.pixels, frame.pixels),
         covariance=np.where(agreed[:, None, None], refined.covariance, frame.covariance),
         drift=np.where(agreed[:, None, None], refined.covariance, 0.0),
-        tracks=np.where(agreed, frame.tracks, 0),
+        tracks=np.where(sure, frame.tracks, 0),
         edges=edges,
     )
 

@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from d2_ros.config import AlignmentConfig
+from d2_ros.matching.agreement import with_disagreement
 from d2_ros.matching.alignment import accept, align, way_back
 from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import Matches
-from d2_ros.matching.patches import Patches, cut, gather
+from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import Pyramid
 from d2_ros.matching.warps import Alignment, Warps, join_alignments, replaced
+from d2_ros.tracks.ends import Ends, pyramid_of
 from d2_ros.tracks.graph import Edges, join, no_edges
 from d2_ros.tracks.links import Pairs
 from d2_ros.tracks.window import Keyframe
@@ -82,7 +84,7 @@ def measure_links(
     tried = np.zeros(len(links), bool)
     if len(links) == 0:
         return Measured(place, affine, tried, np.empty(0, np.int64), no_edges())
-    ends = _Ends.of(links, window)
+    ends = Ends.of(links, window)
     results = []
     chosen = _newest_middle_oldest(links.index)
     # That links which have failed once fail again says nothing of the pair's grey values.
@@ -119,7 +121,7 @@ def measure_remaining(
     rows = np.flatnonzero(~measured.tried & (frame.tracks[links.index] > 0))
     if len(rows) == 0:
         return measured
-    rest = _measure(links, frame, window, measured, _Ends.of(links, window), rows, [], config)
+    rest = _measure(links, frame, window, measured, Ends.of(links, window), rows, [], config)
     return Measured(
         measured.place,
         measured.affine,
@@ -134,7 +136,7 @@ def _measure(
     frame: Keyframe,
     window: Sequence[Keyframe],
     known: Measured,
-    ends: _Ends,
+    ends: Ends,
     rows: Rows,
     results: list[tuple[Rows, Alignment, NDArray[np.bool_]]],
     config: AlignmentConfig,
@@ -181,7 +183,7 @@ def _measure(
 
 def _align(
     links: Matches,
-    ends: _Ends,
+    ends: Ends,
     rows: Rows,
     frame: Keyframe,
     starts: Sequence[Warps],
@@ -209,6 +211,7 @@ def _align(
         return found, good, np.ones(len(rows), bool)
     found = align(ends.patches(rows)[:levels], frame.pyramid, starts, config)
     good = accept(found, origin, config)
+    found = _doubted(found, good, ends, rows, frame.pyramid, config)
     early = np.zeros(len(rows), bool)
     if config.mode == "auto" and frame.early is not None:
         pair = links.keyframe[rows]
@@ -229,8 +232,24 @@ def _align(
     return found, good, early
 
 
+def _doubted(
+    found: Alignment,
+    good: NDArray[np.bool_],
+    ends: Ends,
+    rows: Rows,
+    target: Pyramid,
+    config: AlignmentConfig,
+) -> Alignment:
+    """Alignments of grey values, of which the `good` ones have been held against narrow patches."""
+    chosen = np.flatnonzero(good)
+    if len(chosen) == 0:
+        return found
+    patches = ends.narrow_patches(rows[chosen])
+    return replaced(found, chosen, with_disagreement(found.select(chosen), patches, target, config))
+
+
 def _align_early(
-    ends: _Ends,
+    ends: Ends,
     rows: Rows,
     frame: Keyframe,
     starts: Sequence[Warps],
@@ -238,72 +257,10 @@ def _align_early(
     levels: int,
     config: AlignmentConfig,
 ) -> tuple[Alignment, NDArray[np.bool_]]:
-    target = _pyramid(frame, True)
+    target = pyramid_of(frame, True)
     found = align(ends.early_patches(rows, levels, config.patch_radius), target, starts, config)
     limit = min(config.min_correlation, _MIN_CORRELATION)
     return found, accept(found, origin, replace(config, min_correlation=limit))
-
-
-def _pyramid(frame: Keyframe, early: bool) -> Pyramid:
-    if not early:
-        return frame.pyramid
-    if frame.early is None:
-        raise ValueError("a frame without early maps cannot be aligned by them")
-    return frame.early.pyramid
-
-
-@dataclass(frozen=True)
-class _Ends:
-    """The keyframes' ends of L links."""
-
-    pixels: NDArray[np.float64]  # (L, 2) the track's place in the keyframe
-    anchors: NDArray[np.float64]  # (L, 2) where the keyframe's patch was cut
-    affine: NDArray[np.float64]  # (L, 2, 2) first patch of the track -> keyframe
-    drift: NDArray[np.float64]  # (L, 2, 2) covariance of `pixels`
-    keyframe: Rows  # (L,) ascending
-    keyframe_index: Rows  # (L,)
-    window: Sequence[Keyframe]
-
-    @classmethod
-    def of(cls, links: Matches, window: Sequence[Keyframe]) -> _Ends:
-        pairs = [
-            (keyframe, links.keyframe_index[links.keyframe == number])
-            for number, keyframe in enumerate(window)
-        ]
-        return cls(
-            np.concatenate([keyframe.pixels[rows] for keyframe, rows in pairs]),
-            np.concatenate([keyframe.anchors[rows] for keyframe, rows in pairs]),
-            np.concatenate([keyframe.affine[rows] for keyframe, rows in pairs]),
-            np.concatenate([keyframe.drift[rows] for keyframe, rows in pairs]),
-            links.keyframe,
-            links.keyframe_index,
-            window,
-        )
-
-    def patches(self, rows: Rows) -> list[Patches]:
-        """The patches of links `rows` (ascending), level by level."""
-        chosen = [
-            (keyframe, self.keyframe_index[rows[self.keyframe[rows] == number]])
-            for number, keyframe in enumerate(self.window)
-        ]
-        levels = min(len(keyframe.patches) for keyframe in self.window)
-        return [
-            gather([(keyframe.patches[level], torch.from_numpy(part)) for keyframe, part in chosen])
-            for level in range(levels)
-        ]
-
-    def early_patches(self, rows: Rows, levels: int, radius: int) -> list[Patches]:
-        """The same of early maps, cut now: few frames need them."""
-        parts = []
-        for number, keyframe in enumerate(self.window):
-            here = rows[self.keyframe[rows] == number]
-            if len(here):
-                pyramid = _pyramid(keyframe, True)[:levels]
-                parts.append(cut(pyramid, self.anchors[here], radius))
-        return [
-            gather([(patches, torch.arange(len(patches))) for patches in level])
-            for level in zip(*parts, strict=False)
-        ]
 
 
 def _carry(warps: Warps, offset: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -325,7 +282,7 @@ def _newest_middle_oldest(index: Rows) -> tuple[Rows, Rows, Rows]:
 
 def _guess(
     links: Matches,
-    ends: _Ends,
+    ends: Ends,
     rows: Rows,
     frame: Keyframe,
     window: Sequence[Keyframe],
@@ -344,7 +301,7 @@ def _guess(
 
 def _way_back(
     links: Matches,
-    ends: _Ends,
+    ends: Ends,
     rows: Rows,
     found: Warps,
     frame: Keyframe,
@@ -354,7 +311,7 @@ def _way_back(
 ) -> NDArray[np.float64]:
     """How far from its patch's centre each link `rows` ends on the way back, px."""
     owner, patch = np.unique(links.index[rows], return_inverse=True)
-    patches = cut(_pyramid(frame, early)[:1], place[owner], config.patch_radius)[0]
+    patches = cut(pyramid_of(frame, early)[:1], place[owner], config.patch_radius)[0]
     back = np.full(len(rows), np.inf)
     for number, keyframe in enumerate(ends.window):
         here = np.flatnonzero(links.keyframe[rows] == number)
@@ -363,7 +320,7 @@ def _way_back(
                 patches.select(torch.from_numpy(patch[here]).to(patches.values.device)),
                 place[owner[patch[here]]],
                 found.select(here),
-                _pyramid(keyframe, early),
+                pyramid_of(keyframe, early),
                 ends.anchors[rows[here]],
                 config,
             )

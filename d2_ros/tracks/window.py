@@ -53,6 +53,8 @@ class Keyframe:
         frame entered the window.
     patches
         Of every pyramid level, a row per keypoint; none before the frame is a keyframe.
+    narrow
+        Narrow patches of full resolution, a row per keypoint; None before the frame is a keyframe.
     early
         Pyramid of the network's early maps, built once it is needed; None where the network
         has none.
@@ -72,6 +74,7 @@ class Keyframe:
     affine: NDArray[np.float64]
     anchors: NDArray[np.float64]
     patches: tuple[Patches, ...] = ()
+    narrow: Patches | None = None
     early: LazyPyramid | None = None
 
     def __post_init__(self) -> None:
@@ -94,6 +97,7 @@ class Keyframe:
             affine=self.affine[rows],
             anchors=self.anchors[rows],
             patches=tuple(patches.select(chosen) for patches in self.patches),
+            narrow=None if self.narrow is None else self.narrow.select(chosen),
         )
 
     def rows_of(self, tracks: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ import torch
 
 from d2_ros.config import AlignmentConfig, Config, with_values
 from d2_ros.features.extractor import Extractor
+from d2_ros.matching.agreement import cut_narrow
 from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.neighbours import Matches
 from d2_ros.matching.patches import cut
@@ -43,7 +44,11 @@ def measured(keyframe, extractor):
             return replace(made, pyramid=pyramid, early=LazyPyramid(build))
 
         first = frame(skimage.data.camera()[:400], places, 1)
-        first = replace(first, patches=cut(first.pyramid, places, config.patch_radius))
+        first = replace(
+            first,
+            patches=cut(first.pyramid, places, config.patch_radius),
+            narrow=cut_narrow(first.pyramid, places),
+        )
         start = truth + np.random.default_rng(1).normal(0, 0.8, truth.shape)
         rows = np.arange(len(places))
         links = Matches(rows, np.zeros_like(rows), rows, np.ones(len(rows), np.float32))

@@ -1,0 +1,85 @@
+"""The keyframes' ends of a frame's links: places, drift and patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from d2_ros.matching.neighbours import Matches
+from d2_ros.matching.patches import Patches, cut, gather
+from d2_ros.matching.pyramid import Pyramid
+from d2_ros.tracks.window import Keyframe
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The keyframes' ends of L links."""
+
+    pixels: NDArray[np.float64]  # (L, 2) the track's place in the keyframe
+    anchors: NDArray[np.float64]  # (L, 2) where the keyframe's patch was cut
+    affine: NDArray[np.float64]  # (L, 2, 2) first patch of the track -> keyframe
+    drift: NDArray[np.float64]  # (L, 2, 2) covariance of `pixels`
+    keyframe: Rows  # (L,) ascending
+    keyframe_index: Rows  # (L,)
+    window: Sequence[Keyframe]
+
+    @classmethod
+    def of(cls, links: Matches, window: Sequence[Keyframe]) -> Ends:
+        """The ends of `links`, which are ordered by keyframe, in the keyframes of `window`."""
+        pairs = [
+            (keyframe, links.keyframe_index[links.keyframe == number])
+            for number, keyframe in enumerate(window)
+        ]
+        return cls(
+            np.concatenate([keyframe.pixels[rows] for keyframe, rows in pairs]),
+            np.concatenate([keyframe.anchors[rows] for keyframe, rows in pairs]),
+            np.concatenate([keyframe.affine[rows] for keyframe, rows in pairs]),
+            np.concatenate([keyframe.drift[rows] for keyframe, rows in pairs]),
+            links.keyframe,
+            links.keyframe_index,
+            window,
+        )
+
+    def patches(self, rows: Rows) -> list[Patches]:
+        """The patches of links `rows` (ascending), level by level."""
+        levels = zip(*(keyframe.patches for keyframe in self.window), strict=False)
+        return [self._gather(level, rows) for level in levels]
+
+    def narrow_patches(self, rows: Rows) -> Patches:
+        """The narrow patches of links `rows` (ascending)."""
+        return self._gather([k.narrow for k in self.window if k.narrow is not None], rows)
+
+    def _gather(self, patches: Sequence[Patches], rows: Rows) -> Patches:
+        chosen = [
+            torch.from_numpy(self.keyframe_index[rows[self.keyframe[rows] == number]])
+            for number in range(len(self.window))
+        ]
+        return gather(list(zip(patches, chosen, strict=True)))
+
+    def early_patches(self, rows: Rows, levels: int, radius: int) -> list[Patches]:
+        """The same of early maps, cut now: few frames need them."""
+        parts = []
+        for number, keyframe in enumerate(self.window):
+            here = rows[self.keyframe[rows] == number]
+            if len(here):
+                pyramid = pyramid_of(keyframe, True)[:levels]
+                parts.append(cut(pyramid, self.anchors[here], radius))
+        return [
+            gather([(patches, torch.arange(len(patches))) for patches in level])
+            for level in zip(*parts, strict=False)
+        ]
+
+
+def pyramid_of(frame: Keyframe, early: bool) -> Pyramid:
+    """The pyramid of a frame's grey values, or of its early maps."""
+    if not early:
+        return frame.pyramid
+    if frame.early is None:
+        raise ValueError("a frame without early maps cannot be aligned by them")
+    return frame.early.pyramid
