@@ -50,6 +50,7 @@ setup(
     install_requires=[
         "evo>=1.21",
         "gtsam>=4.2",
+        "lz4>=3.1",
         "matplotlib>=3.5",
         "mcap>=1.0",
         "numpy>=1.21",
@@ -61,6 +62,7 @@ setup(
         "scipy>=1.8",
         "torch>=2.2",
         "typer>=0.12",
+        "zstandard>=0.15",
     ],
     extras_require={"ros": pins("ros"), "test": pins("test"), "train": pins("train")},
     entry_points={

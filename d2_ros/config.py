@@ -286,6 +286,12 @@ class Config:
     )
     cameras: tuple[str, ...] = _param(["camera"], "Names of the cameras (node only).")
     autostart: bool = _param(False, "Configure and activate without being asked (node only).")
+    executor: str = _param(
+        "single",
+        "What calls the node back (node only): single is rclpy's single-threaded executor, events "
+        "the one that rclpy has from Kilted on, experimental there; not with input.qos replay.",
+        choices=("single", "events"),
+    )
     features: FeaturesConfig = FeaturesConfig()
     matching: MatchingConfig = MatchingConfig()
     alignment: AlignmentConfig = AlignmentConfig()

@@ -13,7 +13,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import Header
@@ -23,6 +23,7 @@ from d2_ros.errors import D2RosError
 from d2_ros.node.calibration import Calibration
 from d2_ros.node.device import SharedDevice, give_memory_back
 from d2_ros.node.diagnostics import camera_status, make_array, node_status
+from d2_ros.node.executor import make_executor, spin
 from d2_ros.node.inputs import GROUP, Inputs
 from d2_ros.node.mailbox import Mailbox, Worker
 from d2_ros.node.outputs import Outputs
@@ -119,7 +120,8 @@ class FrontEndNode(LifecycleNode):
             with self._one_frame_at_a_time:
                 rig.handle(entries, lambda: mailbox.closed)
 
-        self._inputs = Inputs(self, streams, mailbox, self.config.input)
+        numbered = self.config.executor == "single"
+        self._inputs = Inputs(self, streams, mailbox, self.config.input, numbered)
         self._worker = Worker(mailbox, handle, self._inputs.on_slot_free)
         self._state = "active"
         self.get_logger().info(f"active, {self.config.input.qos}: {', '.join(self._inputs.topics)}")
@@ -225,14 +227,14 @@ def main(args: list[str] | None = None) -> int:
     try:
         rclpy.init(args=args)
         node = FrontEndNode()
+        executor = make_executor(node.config)
     except (D2RosError, RuntimeError) as error:  # rclpy raises RuntimeError for bad arguments
         print(f"d2_frontend: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
-    executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        executor.spin()
+        spin(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

@@ -90,7 +90,11 @@ class WaitWhile(MutuallyExclusiveCallbackGroup):
 
 
 class Inputs:
-    """The subscriptions of all cameras while the node is active."""
+    """The subscriptions of all cameras while the node is active.
+
+    Lost messages are counted by their numbers, unless `numbered` is false: the events executor of
+    rclpy 9.1.2 fails on callbacks that ask for them.
+    """
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class Inputs:
         streams: Mapping[str, CameraStream],
         mailbox: Mailbox[Any],
         config: InputConfig,
+        numbered: bool = True,
     ) -> None:
         self._node = node
         self._mailbox = mailbox
@@ -112,11 +117,12 @@ class Inputs:
         overridable = QoSOverridingOptions.with_default_policies()
         for camera, stream in streams.items():
             replay = config.qos == "replay"
+            receive = partial(self._on_image, camera, Gaps())
             self._subscriptions.append(
                 node.create_subscription(
                     CompressedImage if config.compressed else Image,
                     f"{camera}/image_raw" + ("/compressed" if config.compressed else ""),
-                    partial(self._on_image, camera, Gaps()),
+                    receive if numbered else partial(receive, info={}),
                     image_qos(config.qos),
                     callback_group=WaitWhile(partial(self._busy, camera)) if replay else None,
                     qos_overriding_options=overridable,

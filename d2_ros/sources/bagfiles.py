@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
-from mcap.records import Channel, Message, Schema
-from mcap.stream_reader import StreamReader
+from mcap.records import Channel, Chunk, McapRecord, Message, Schema
+from mcap.stream_reader import StreamReader, breakup_chunk
 from rosbags.highlevel import AnyReader
 
 from d2_ros.errors import D2RosError
 from d2_ros.sources.messages import TYPES
+from d2_ros.sources.soundness import SoundPath, unpacked
 
 Item = TypeVar("Item")
 
@@ -71,7 +72,7 @@ class IndexedBag:
             raise damaged(paths[0], error) from error
 
     def _reader(self) -> AnyReader:
-        return AnyReader(self._paths, default_typestore=TYPES)
+        return AnyReader([SoundPath(path) for path in self._paths], default_typestore=TYPES)
 
     def messages(self, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
         """Yield (topic, deserialised message) in the order of recording."""
@@ -108,8 +109,8 @@ class ScannedBag:
             schemas: dict[int, Schema] = {}
             channels: dict[int, Channel] = {}
             try:
-                with file.open("rb") as stream:
-                    for record in StreamReader(stream, validate_crcs=True).records:
+                with SoundPath(file).open("rb") as stream:
+                    for record in _records(stream):
                         if isinstance(record, Schema):
                             schemas[record.id] = record
                         elif isinstance(record, Channel) and record.message_encoding == "cdr":
@@ -119,6 +120,15 @@ class ScannedBag:
                             yield channel.topic, schemas[channel.schema_id].name, record.data
             except Exception as error:
                 raise damaged(file, error) from error
+
+
+def _records(stream: IO[bytes]) -> Iterator[McapRecord]:
+    """Yield the records of an MCAP file, those in chunks among them."""
+    for record in StreamReader(stream, emit_chunks=True, validate_crcs=True).records:
+        if isinstance(record, Chunk):
+            yield from breakup_chunk(unpacked(record), validate_crc=True)
+        else:
+            yield record
 
 
 def until_damage(items: Iterator[Item]) -> Iterator[Item]:
