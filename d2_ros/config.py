@@ -120,7 +120,7 @@ class AlignmentConfig:
         8.0, "Alignments that move a keypoint further are rejected.", unit="px", low=0.5, high=50.0
     )
     max_forward_backward: float = _param(
-        0.3,
+        0.5,
         "Alignments whose way back ends further from the start are rejected.",
         unit="px",
         low=0.01,
@@ -194,7 +194,7 @@ class RefinementConfig:
         3, "Passes from wide to narrow kernel, affine part renewed each time.", low=1, high=10
     )
     max_sigma: float = _param(
-        1.0,
+        0.9,
         "Keypoints less certain than this after refinement (largest standard deviation) "
         "leave their track.",
         unit="px",

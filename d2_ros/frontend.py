@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -200,9 +201,10 @@ class FrontEnd:
     ) -> Verdict:
         count = len(matches)
         whole = Verdict(np.zeros(count, bool), np.full(count, np.nan), np.zeros((count, 2)))
-        for number, keyframe in enumerate(self._window):
-            rows = np.flatnonzero(matches.keyframe == number)
-            verdict = verify(
+        parts = [np.flatnonzero(matches.keyframe == number) for number in range(len(self._window))]
+
+        def judge(keyframe: Keyframe, rows: NDArray[np.int64]) -> Verdict:
+            return verify(
                 pixels[matches.index[rows]],
                 keyframe.pixels[matches.keyframe_index[rows]],
                 camera,
@@ -210,6 +212,11 @@ class FrontEnd:
                 max_error,
                 self.config.matching.seed,
             )
+
+        # OpenCV's estimators use one core each and leave Python alone meanwhile.
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            verdicts = pool.map(judge, self._window, parts)
+        for rows, verdict in zip(parts, verdicts, strict=True):
             whole.inlier[rows], whole.residual[rows] = verdict.inlier, verdict.residual
             whole.normal[rows] = verdict.normal
         return whole

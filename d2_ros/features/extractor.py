@@ -15,7 +15,7 @@ from torch import Tensor
 from d2_ros.config import Config
 from d2_ros.features import detection
 from d2_ros.features.backbones import build_network
-from d2_ros.features.device import pick_device, pick_dtype
+from d2_ros.features.device import keep_memory, pick_device, pick_dtype
 from d2_ros.features.early import EarlyMap, Projection, build_projection
 from d2_ros.features.images import prepare
 from d2_ros.features.network import OFFSET, STRIDE, Network, normalise
@@ -112,6 +112,8 @@ class Extractor:
         self.config = config
         self.device = pick_device(config.device)
         self.dtype = pick_dtype(config.precision, self.device)
+        if self.device.type == "cpu":
+            keep_memory()
         if config.threads:
             torch.set_num_threads(config.threads)
         network = build_network(load_weights(config.weights))

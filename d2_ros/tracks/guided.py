@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from d2_ros.features.extractor import Features, describe, redetect
 from d2_ros.matching.motion import predict
@@ -92,9 +93,8 @@ def _claim(
     """Nearest detection of each place, and what to do: 0 drop, 1 take it over, 2 add the place."""
     if len(keypoints) == 0 or len(pixels) == 0:
         return np.zeros(len(pixels), np.int64), np.full(len(pixels), 2)
-    distance = np.linalg.norm(pixels[:, None] - keypoints[None], axis=2)
-    nearest = distance.argmin(1)
-    near = distance[np.arange(len(pixels)), nearest] < _SAME
+    distance, nearest = cKDTree(keypoints).query(pixels)
+    near = distance < _SAME
     action = np.where(near, np.where(tracks[nearest] == 0, 1, 0), 2)
     takers = np.flatnonzero(action == 1)  # two tracks must not take over one detection
     _, first = np.unique(nearest[takers], return_index=True)

@@ -63,7 +63,7 @@ def measure_links(
     pairs: Sequence[Pairs],
     config: AlignmentConfig,
 ) -> Measured:
-    """Align a frame's keypoints with the newest, the oldest and a middle keyframe of their tracks.
+    """Align a frame's keypoints with the newest and the oldest keyframe of their tracks.
 
     Every keypoint is first aligned with the newest, from the detected place and from the one
     that the verified matches around it predict, whichever looks more alike; where that fails,
@@ -86,10 +86,10 @@ def measure_links(
         return Measured(place, affine, tried, np.empty(0, np.int64), no_edges())
     ends = Ends.of(links, window)
     results = []
-    chosen = _newest_middle_oldest(links.index)
+    newest, oldest = _newest_and_oldest(links.index)
     # That links which have failed once fail again says nothing of the pair's grey values.
     retry = replace(config, mode="grey") if config.mode == "auto" else config
-    for first, settings in ((chosen[0], config), (chosen[2], retry)):
+    for first, settings in ((newest, config), (oldest, retry)):
         rows = first[np.isnan(place[links.index[first], 0]) & ~tried[first]]
         if len(rows) == 0:
             break
@@ -104,7 +104,8 @@ def measure_links(
         place[owner] = _carry(warps, ends.pixels[rows[good]] - ends.anchors[rows[good]])
         affine[owner] = warps.affine @ ends.affine[rows[good]]
     known = Measured(place, affine, tried, np.empty(0, np.int64), no_edges())
-    return _measure(links, frame, window, known, ends, np.concatenate(chosen), results, config)
+    rows = np.concatenate([newest, oldest])
+    return _measure(links, frame, window, known, ends, rows, results, config)
 
 
 def measure_remaining(
@@ -271,13 +272,12 @@ def _turned(covariance: NDArray[np.float64], affine: NDArray[np.float64]) -> NDA
     return affine @ covariance @ affine.transpose(0, 2, 1)
 
 
-def _newest_middle_oldest(index: Rows) -> tuple[Rows, Rows, Rows]:
+def _newest_and_oldest(index: Rows) -> tuple[Rows, Rows]:
     """Links of every keypoint, ascending; links are ordered by keyframe."""
     order = np.argsort(index, kind="stable")
     begin = np.flatnonzero(np.diff(index[order], prepend=-1))
     end = np.append(begin[1:], len(index)) - 1
-    newest, middle, oldest = (order[place] for place in (end, (begin + end) // 2, begin))
-    return np.sort(newest), np.sort(middle), np.sort(oldest)
+    return np.sort(order[end]), np.sort(order[begin])
 
 
 def _guess(

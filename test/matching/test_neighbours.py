@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from d2_ros.matching.neighbours import match
+from d2_ros.matching.neighbours import _match, match
 
 
 def unit(rng, count):
@@ -33,6 +33,10 @@ def test_equals_a_direct_loop_over_keyframes_of_different_sizes():
     assert [row[:3] for row in rows] == [row[:3] for row in expected]
     np.testing.assert_allclose([r[3] for r in rows], [e[3] for e in expected], atol=1e-5)
     assert (found.keyframe == 0).sum() >= 30
+    batched = _match(frame, window, 0)  # as on a GPU
+    np.testing.assert_array_equal(batched.index, found.index)
+    np.testing.assert_array_equal(batched.keyframe, found.keyframe)
+    np.testing.assert_array_equal(batched.keyframe_index, found.keyframe_index)
 
 
 def test_nothing_to_match_gives_nothing():
@@ -40,3 +44,13 @@ def test_nothing_to_match_gives_nothing():
     assert len(match(unit(rng, 5), [])) == 0
     assert len(match(unit(rng, 5), [unit(rng, 0)])) == 0
     assert len(match(unit(rng, 0), [unit(rng, 5)])) == 0
+
+
+def test_equally_near_neighbours_are_matched_once():
+    rng = np.random.default_rng(2)
+    alike = unit(rng, 1).repeat(4, 1)
+    found = match(alike, [alike, alike[:2]])
+    assert list(zip(found.keyframe, found.index, found.keyframe_index, strict=True)) == [
+        (0, 0, 0),
+        (1, 0, 0),
+    ]
