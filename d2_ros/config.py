@@ -194,7 +194,7 @@ class RefinementConfig:
         3, "Passes from wide to narrow kernel, affine part renewed each time.", low=1, high=10
     )
     max_sigma: float = _param(
-        0.9,
+        0.85,
         "Keypoints less certain than this after refinement (largest standard deviation) "
         "leave their track.",
         unit="px",

@@ -46,10 +46,10 @@ class Ends:
             window,
         )
 
-    def patches(self, rows: Rows) -> list[Patches]:
-        """The patches of links `rows` (ascending), level by level."""
-        levels = zip(*(keyframe.patches for keyframe in self.window), strict=False)
-        return [self._gather(level, rows) for level in levels]
+    def patches(self, rows: Rows, levels: int) -> list[Patches]:
+        """The patches of links `rows` (ascending), level by level, of so many levels at most."""
+        all_levels = zip(*(keyframe.patches[:levels] for keyframe in self.window), strict=False)
+        return [self._gather(level, rows) for level in all_levels]
 
     def narrow_patches(self, rows: Rows) -> Patches:
         """The narrow patches of links `rows` (ascending)."""

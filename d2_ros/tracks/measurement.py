@@ -210,7 +210,7 @@ def _align(
     if config.mode == "features":
         found, good = _align_early(ends, rows, frame, starts, origin, levels, config)
         return found, good, np.ones(len(rows), bool)
-    found = align(ends.patches(rows)[:levels], frame.pyramid, starts, config)
+    found = align(ends.patches(rows, levels), frame.pyramid, starts, config)
     good = accept(found, origin, config)
     found = _doubted(found, good, ends, rows, frame.pyramid, config)
     early = np.zeros(len(rows), bool)
