@@ -100,7 +100,7 @@ class Extractor:
     Parameters
     ----------
     config
-        Uses ``weights``, ``device``, ``precision``, ``threads`` and ``features``.
+        Uses ``weights``, ``device``, ``precision``, ``threads``, ``keep_memory`` and ``features``.
 
     Raises
     ------
@@ -112,7 +112,7 @@ class Extractor:
         self.config = config
         self.device = pick_device(config.device)
         self.dtype = pick_dtype(config.precision, self.device)
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and config.keep_memory:
             keep_memory()
         if config.threads:
             torch.set_num_threads(config.threads)
