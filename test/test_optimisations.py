@@ -99,11 +99,10 @@ def test_converged_patches_that_drop_out(frames, extractor, expected, monkeypatc
     found = run(frames, extractor)
     # The only one that is not exact: what stops at 0.03 px would have gone on a little.
     for ours, theirs in zip(found, expected, strict=True):
-        one, other = ours.features, theirs.features
-        np.testing.assert_array_equal(one["u_detected"], other["u_detected"])
-        alike = one["track_id"] == other["track_id"]
-        assert alike.mean() > 0.97
-        move = np.hypot(one["u"] - other["u"], one["v"] - other["v"])[alike]
+        one, other = (r.features[r.features["track_id"] > 0] for r in (ours, theirs))
+        both, i, j = np.intersect1d(one["track_id"], other["track_id"], return_indices=True)
+        assert len(both) >= 0.97 * max(len(one), len(other))
+        move = np.hypot(one["u"][i] - other["u"][j], one["v"][i] - other["v"][j])
         assert np.median(move) < 0.005
         assert np.percentile(move, 95) < 0.05
 
