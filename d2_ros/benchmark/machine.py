@@ -99,6 +99,8 @@ def memory(device: torch.device) -> dict[str, float]:
     if statm.is_file():
         pages = int(statm.read_text(encoding="ascii").split()[1])
         found["host_mib"] = pages * resource.getpagesize() / MIB
+        # The kernel's own peak may lag behind by some pages.
+        found["host_peak_mib"] = max(found["host_peak_mib"], found["host_mib"])
     if device.type == "cuda":
         found["device_mib"] = torch.cuda.memory_allocated(device) / MIB
         found["device_peak_mib"] = torch.cuda.max_memory_allocated(device) / MIB
