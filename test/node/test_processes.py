@@ -82,6 +82,7 @@ def test_a_node_that_is_killed_loses_no_recorded_message_and_can_be_started_agai
         first.wait()
         second = spawn()
         graph.wait(lambda: {kind for kind, _ in listeners(driver) - ghosts} == {"Image"})
+        time.sleep(1.0)  # what one side has discovered the other may not have yet
         play(range(4, 7))
         second.terminate()
         assert second.wait(10) == 0
