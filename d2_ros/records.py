@@ -96,6 +96,11 @@ def split_stamp(stamp: int) -> tuple[int, int]:
     return divmod(int(stamp), 1_000_000_000)
 
 
+def columns(rows: NDArray[np.void], *names: str) -> NDArray[np.float64]:
+    """Fields of rows side by side, ``(N, K)`` float64."""
+    return np.column_stack([rows[name] for name in names]).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class FrameResult:
     """What the front-end says of one frame.

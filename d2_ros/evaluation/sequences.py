@@ -16,7 +16,7 @@ from d2_ros.evaluation.accuracy import accuracy_figures, track_errors
 from d2_ros.evaluation.geometry import relative
 from d2_ros.evaluation.pairs import MIN_BASELINE, PairResult, Points, judge_pair, pair_figures
 from d2_ros.evaluation.peers import Chain, Klt, Observed, Sparse, grey8, join, mutual_nearest
-from d2_ros.evaluation.stages import PEERS, STAGES, Processor, columns, stage_points
+from d2_ros.evaluation.stages import PEERS, STAGES, Processor, stage_points
 from d2_ros.evaluation.standing import CommonMotion, figures_without_motion, standing_chi2
 from d2_ros.evaluation.tracking import (
     Figures,
@@ -26,7 +26,7 @@ from d2_ros.evaluation.tracking import (
     track_figures,
 )
 from d2_ros.matching.verification import verify
-from d2_ros.records import FrameResult
+from d2_ros.records import FrameResult, columns
 from d2_ros.sources.base import Frame, Source
 
 KLT_POINTS = {"klt": (1000, 10.0), "klt150": (150, 30.0)}

@@ -12,7 +12,7 @@ from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.evaluation.pairs import Points
 from d2_ros.evaluation.peers import Sparse, grey8, join, mutual_nearest, orb, root_sift
-from d2_ros.records import FrameResult, split_stamp
+from d2_ros.records import FrameResult, columns, split_stamp
 
 STAGES = ("d2", "d2_detected", "d2_published")
 
@@ -35,11 +35,6 @@ class Processor(Protocol):
     def reset(self) -> None:
         """Drop the keyframe window."""
         ...
-
-
-def columns(rows: NDArray[np.void], u: str, v: str) -> NDArray[np.float64]:
-    """Two fields as ``(N, 2)`` float64."""
-    return np.column_stack([rows[u], rows[v]]).astype(np.float64)
 
 
 def as_published(

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from d2_ros.evaluation.accuracy import mahalanobis
 from d2_ros.evaluation.peers import Observed, flow
-from d2_ros.evaluation.stages import columns
 from d2_ros.evaluation.tracking import Figures, standing_figures
+from d2_ros.records import columns
 
 POINTS, QUALITY, SPACING = 1000, 0.01, 8.0
 """Corners of the first frame: most of them, least quality, least distance (px)."""

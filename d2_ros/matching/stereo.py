@@ -18,7 +18,7 @@ from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import Pyramid, build_pyramid, grey
 from d2_ros.matching.verification import verify
 from d2_ros.matching.warps import Warps
-from d2_ros.records import RIGHT, FrameResult
+from d2_ros.records import RIGHT, FrameResult, columns
 
 Pixels = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class View:
     @property
     def pixels(self) -> Pixels:
         """``(N, 2)`` published positions, px."""
-        return _columns(self.result.features, "u", "v")
+        return columns(self.result.features, "u", "v")
 
 
 @torch.inference_mode()
@@ -120,7 +120,3 @@ def _aligned(
     back = way_back(patches, warps.pixels, warps, first, centres[good], settings)
     returned = back <= settings.max_forward_backward
     return good[returned], warps.pixels[returned]
-
-
-def _columns(rows: NDArray[np.void], *names: str) -> Pixels:
-    return np.column_stack([rows[name] for name in names]).astype(np.float64)

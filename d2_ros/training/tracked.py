@@ -15,6 +15,7 @@ from d2_ros.errors import D2RosError
 from d2_ros.evaluation.decoding import read_features
 from d2_ros.evaluation.geometry import epipolar_errors, relative
 from d2_ros.evaluation.pairs import MIN_BASELINE
+from d2_ros.records import columns
 from d2_ros.sources import Frame, open_source
 from d2_ros.training.pairs import Pair, as_bgr, inside, overlapping
 
@@ -141,8 +142,7 @@ def _run(frames: Iterable[Frame], config: Config) -> dict[int, NDArray[np.void]]
 def _tracked(frame: Frame, rows: NDArray[Any], pose: NDArray[np.float64]) -> TrackedFrame:
     rows = rows[rows["track_id"] > 0]  # without an aligned match a row has no track
     tracks, order = np.unique(rows["track_id"].astype(np.int64), return_index=True)
-    pixels = np.column_stack([rows["u"], rows["v"]]).astype(np.float64)
-    return TrackedFrame(frame, tracks, pixels[order], pose)
+    return TrackedFrame(frame, tracks, columns(rows, "u", "v")[order], pose)
 
 
 def _size(frame: Frame) -> tuple[int, int]:
