@@ -228,6 +228,23 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[FakeFrontEnd]:
 
 
 @pytest.fixture
+def fail_first() -> Callable[[Any, str, list[Exception]], None]:
+    """Return a function that lets a method raise `errors` one after another before it works."""
+
+    def put(owner: Any, method: str, errors: list[Exception]) -> None:
+        real = getattr(owner, method)
+
+        def call(*given: Any) -> Any:
+            if errors:
+                raise errors.pop(0)
+            return real(*given)
+
+        setattr(owner, method, call)
+
+    return put
+
+
+@pytest.fixture
 def make_node(graph: Graph) -> Callable[..., Any]:
     """Return a function that makes a node with the given parameters and spins it."""
 

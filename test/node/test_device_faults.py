@@ -20,7 +20,12 @@ FULL = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 G
 
 @pytest.fixture
 def run(
-    graph: Any, make_node: Any, make_driver: Any, fake: Any, monkeypatch: pytest.MonkeyPatch
+    graph: Any,
+    make_node: Any,
+    make_driver: Any,
+    fake: Any,
+    fail_first: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Any:
     """Return a function that sends frames 1, 2, 3 while `errors` are raised one after another."""
     monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.0)
@@ -33,14 +38,7 @@ def run(
         node.trigger_activate()
         driver = make_driver("left")
         driver.said = driver.listen(DiagnosticArray, "/diagnostics")
-        real = fake[0].process
-
-        def process(*given: Any) -> Any:
-            if errors:
-                raise errors.pop(0)
-            return real(*given)
-
-        fake[0].process = process
+        fail_first(fake[0], "process", errors)
         graph.wait(driver.connected)
         for number in (1, 2, 3):
             driver.send(number * SECOND)

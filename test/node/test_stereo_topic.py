@@ -77,6 +77,23 @@ def make_driver() -> Any:
     return Driver()
 
 
+@pytest.fixture
+def heard_pair(graph: Any, make_node: Any) -> Any:
+    """Return a function that starts the node; it returns it, a driver and what will be heard."""
+
+    def start() -> tuple[Any, Any, list[PointCloud]]:
+        node = make_node(**STEREO, output__vins_format="fusion", features__max_edge=96)
+        node.trigger_configure()
+        node.trigger_activate()
+        driver = graph.add(make_driver())
+        heard: list[PointCloud] = []
+        driver.create_subscription(PointCloud, TOPIC, heard.append, 10)
+        graph.wait(lambda: driver.ready() and node.count_subscribers(TOPIC) == 1)
+        return node, driver, heard
+
+    return start
+
+
 @pytest.mark.parametrize("layout", ["fusion", "mono"])
 def test_a_recorded_pair_holds_every_rule_and_the_true_disparity(
     graph: Any,
@@ -135,20 +152,14 @@ def test_a_recorded_pair_holds_every_rule_and_the_true_disparity(
 
 def test_without_the_right_calibration_the_left_camera_goes_on_alone(
     graph: Any,
-    make_node: Any,
+    heard_pair: Any,
     estimator: Any,
     frames: list[Any],
     capfd: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.3)
-    node = make_node(**STEREO, output__vins_format="fusion", features__max_edge=96)
-    node.trigger_configure()
-    node.trigger_activate()
-    driver = graph.add(make_driver())
-    heard: list[PointCloud] = []
-    driver.create_subscription(PointCloud, TOPIC, heard.append, 10)
-    graph.wait(lambda: driver.ready() and node.count_subscribers(TOPIC) == 1)
+    _, driver, heard = heard_pair()
     for frame in frames[:2]:
         driver.send(frame.stamp, frame.image, shifted(frame.image), (frame.camera, None))
     graph.wait(lambda: len(heard) == 2)
@@ -161,15 +172,9 @@ def test_without_the_right_calibration_the_left_camera_goes_on_alone(
 
 
 def test_a_right_camera_that_sees_nothing_costs_its_observations_only(
-    graph: Any, make_node: Any, estimator: Any, frames: list[Any], right_camera: Camera
+    graph: Any, heard_pair: Any, estimator: Any, frames: list[Any], right_camera: Camera
 ) -> None:
-    node = make_node(**STEREO, output__vins_format="fusion", features__max_edge=96)
-    node.trigger_configure()
-    node.trigger_activate()
-    driver = graph.add(make_driver())
-    heard: list[PointCloud] = []
-    driver.create_subscription(PointCloud, TOPIC, heard.append, 10)
-    graph.wait(lambda: driver.ready() and node.count_subscribers(TOPIC) == 1)
+    _, driver, heard = heard_pair()
     cameras = (frames[0].camera, right_camera)
     for number, frame in enumerate(frames[:3]):
         right = np.zeros_like(frame.image) if number == 1 else shifted(frame.image)
@@ -186,7 +191,7 @@ def test_a_right_camera_that_sees_nothing_costs_its_observations_only(
 
 def test_a_fault_in_the_stereo_matching_costs_the_right_observations_only(
     graph: Any,
-    make_node: Any,
+    heard_pair: Any,
     frames: list[Any],
     right_camera: Camera,
     monkeypatch: pytest.MonkeyPatch,
@@ -197,13 +202,7 @@ def test_a_fault_in_the_stereo_matching_costs_the_right_observations_only(
         raise RuntimeError("CUDA error: unspecified launch failure")
 
     monkeypatch.setattr(rig, "find_right", broken)
-    node = make_node(**STEREO, output__vins_format="fusion", features__max_edge=96)
-    node.trigger_configure()
-    node.trigger_activate()
-    driver = graph.add(make_driver())
-    heard: list[PointCloud] = []
-    driver.create_subscription(PointCloud, TOPIC, heard.append, 10)
-    graph.wait(lambda: driver.ready() and node.count_subscribers(TOPIC) == 1)
+    node, driver, heard = heard_pair()
     frame = frames[0]
     driver.send(frame.stamp, frame.image, shifted(frame.image), (frame.camera, right_camera))
     graph.wait(lambda: len(heard) == 1)

@@ -208,22 +208,11 @@ def test_deactivating_counts_what_still_waits_for_a_partner(
     graph.wait(lambda: fake[1].stamps[-1:] == [9 * SECOND])
 
 
-def failing(extractor: Any, errors: list[Exception]) -> None:
-    real = extractor.respond
-
-    def respond(*given: Any) -> Any:
-        if errors:
-            raise errors.pop(0)
-        return real(*given)
-
-    extractor.respond = respond
-
-
 def test_a_batch_that_does_not_fit_gives_way_to_single_images(
-    graph: Any, start: Any, fake: Any, capfd: Any
+    graph: Any, start: Any, fake: Any, fail_first: Any, capfd: Any
 ) -> None:
     node, drivers = start(device="cuda")
-    failing(node._device._extractor, [FULL])
+    fail_first(node._device._extractor, "respond", [FULL])
     for number in (1, 2):
         for driver in drivers:
             driver.send(number * SECOND)
@@ -237,19 +226,12 @@ def test_a_batch_that_does_not_fit_gives_way_to_single_images(
 
 @pytest.mark.parametrize("image_errors", [[FULL, FULL], [LOST]])
 def test_where_single_images_fail_as_well_the_cpu_takes_over(
-    graph: Any, start: Any, fake: Any, image_errors: list[Exception]
+    graph: Any, start: Any, fake: Any, fail_first: Any, image_errors: list[Exception]
 ) -> None:
     node, drivers = start(device="cuda")
     lost = list(image_errors)
-    failing(node._device._extractor, [lost[0]])
-    real = fake[0].process
-
-    def process(*given: Any) -> Any:
-        if lost:
-            raise lost.pop(0)
-        return real(*given)
-
-    fake[0].process = process
+    fail_first(node._device._extractor, "respond", [lost[0]])
+    fail_first(fake[0], "process", lost)
     for number in (1, 2):
         for driver in drivers:
             driver.send(number * SECOND)
@@ -260,19 +242,11 @@ def test_where_single_images_fail_as_well_the_cpu_takes_over(
 
 
 def test_a_device_lost_after_the_batch_leaves_no_share_of_it_in_use(
-    graph: Any, start: Any, fake: Any
+    graph: Any, start: Any, fake: Any, fail_first: Any
 ) -> None:
     """Shares name the network they are of; the front-end takes none of another one."""
     node, drivers = start(device="cuda")
-    errors = [LOST]
-    real = fake[0].process
-
-    def process(*given: Any) -> Any:
-        if errors:
-            raise errors.pop(0)
-        return real(*given)
-
-    fake[0].process = process
+    fail_first(fake[0], "process", [LOST])
     for driver in drivers:
         driver.send(SECOND)
     settled(graph, node, 1)
