@@ -53,6 +53,7 @@ setup(
         "lz4>=3.1",
         "matplotlib>=3.5",
         "mcap>=1.0",
+        "numba>=0.57",
         "numpy>=1.21",
         "opencv-python-headless>=4.5,<5",
         "PyYAML>=5.4",

@@ -168,6 +168,7 @@ PROBES: dict[str, Callable[[], tuple[str, str]]] = {
     "opencv": opencv,
     "torch": torch,
     "gtsam": gtsam,
+    "numba": library("numba", "numba", "0.57"),
     "safetensors": library("safetensors", "safetensors", "0.4"),
     "yaml": library("yaml", "PyYAML", "5.4"),
     "rich": library("rich", "rich", "12.0"),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching.alignment import align
-from d2_ros.matching.patches import Patches, cut
+from d2_ros.matching.patches import Templates, cut
 from d2_ros.matching.pyramid import Pyramid
 from d2_ros.matching.warps import Alignment
 
@@ -31,13 +31,13 @@ _SURPRISE = 4.0  # squared normalised difference that counts half
 _INFLATION = 3.0  # variance per squared difference
 
 
-def cut_narrow(pyramid: Pyramid, centres: NDArray[np.float64]) -> Patches:
+def cut_narrow(pyramid: Pyramid, centres: NDArray[np.float64]) -> Templates:
     """Cut the narrow patches around ``(N, 2)`` places, px; at full resolution only."""
     return cut(pyramid[:1], centres, NARROW)[0]
 
 
 def with_disagreement(
-    found: Alignment, templates: Patches, target: Pyramid, config: AlignmentConfig
+    found: Alignment, templates: Templates, target: Pyramid, config: AlignmentConfig
 ) -> Alignment:
     """Add what wide and narrow patches disagree by to the covariances of alignments.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 from d2_ros.matching.pyramid import SMOOTHING_ENERGY, Level, Pyramid, inside, sample, smooth_patches
 
 _WINDOW_SIGMA = 0.5  # of the Gaussian window, in patch radii
-_MIN_SPREAD = 1e-3  # grey values: a patch flatter than this has no texture at all
-_DAMPING = 1e-3
+MIN_SPREAD = 1e-3  # grey values: a patch flatter than this has no texture at all
+DAMPING = 1e-3
+"""Share of its diagonal that is added to the Hessian of a patch."""
 
 _CHANNEL_CORRELATION = 8.0
 """By how much more the variance rises for several channels, whose errors are not independent;
 measured (docs/algorithm.md, section 4)."""
+
+_Some = TypeVar("_Some", bound="Patches")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def patch_grid(radius: int, device: torch.device) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Patches:
-    """N patches of one image at one pyramid level, ready to be aligned; on the device.
+    """N patches of one image at one pyramid level; on the device.
 
     K is the number of values of a patch: those of its P pixels, channel after channel.
 
@@ -82,39 +86,44 @@ class Patches:
         ``(N, 2, K)`` of `values`, per px.
     weight
         ``(N, K)`` Gaussian window times the channel's share, zero outside the image.
-    influence
-        ``(N, 6, K)``: a residual times this is the Gauss-Newton step of the warp (shift,
-        then affine part).
     spread
         ``(N,)`` grey values per unit of `values`; of several channels the root mean square.
-    correlation
-        ``(N,)`` by how much the smoothing of the image raises the variance of a position
-        above that under white noise of the same size.
     """
 
     values: torch.Tensor
     gradient: torch.Tensor
     weight: torch.Tensor
-    influence: torch.Tensor
     spread: torch.Tensor
-    correlation: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def select(self, rows: torch.Tensor) -> Patches:
+    def select(self: _Some, rows: torch.Tensor) -> _Some:
         """The patches of `rows`."""
-        return Patches(*(column[rows] for column in vars(self).values()))
+        return type(self)(*(column[rows] for column in vars(self).values()))
 
 
-def gather(parts: Sequence[tuple[Patches, torch.Tensor]]) -> Patches:
+@dataclass(frozen=True)
+class Templates(Patches):
+    """Patches that say how surely something can be aligned with them.
+
+    Attributes
+    ----------
+    noise
+        ``(N, 2, 2)`` px^2: covariance of the place, per unit of the residual's variance.
+    """
+
+    noise: torch.Tensor
+
+
+def gather(parts: Sequence[tuple[Templates, torch.Tensor]]) -> Templates:
     """The patches of some rows of several images, in order."""
     picked = [patches.select(rows.to(patches.values.device)) for patches, rows in parts]
     columns = zip(*(vars(patches).values() for patches in picked), strict=True)
-    return Patches(*(torch.cat(column) for column in columns))
+    return Templates(*(torch.cat(column) for column in columns))
 
 
-def cut(pyramid: Pyramid, centres: NDArray[np.float64], radius: int) -> tuple[Patches, ...]:
+def cut(pyramid: Pyramid, centres: NDArray[np.float64], radius: int) -> tuple[Templates, ...]:
     """Cut patches around places of an image, at every level of its pyramid.
 
     Parameters
@@ -126,12 +135,15 @@ def cut(pyramid: Pyramid, centres: NDArray[np.float64], radius: int) -> tuple[Pa
     radius
         Of the patch, px of each level.
     """
-    centre = torch.from_numpy(np.ascontiguousarray(centres, np.float32)).to(pyramid[0].device)
-    return tuple(_cut(image, centre / 2**level, radius) for level, image in enumerate(pyramid))
+    levels = [cut_plain(image, centres / 2**level, radius) for level, image in enumerate(pyramid)]
+    shape = disc(radius, pyramid[0].device)
+    return tuple(Templates(**vars(patches), noise=_noise(patches, shape)) for patches in levels)
 
 
-def _cut(image: Level, centre: torch.Tensor, radius: int) -> Patches:
+def cut_plain(image: Level, centres: NDArray[np.float64], radius: int) -> Patches:
+    """The same at one level, of whose pixels `centres` are."""
     shape = disc(radius, image.device)
+    centre = torch.from_numpy(np.ascontiguousarray(centres, np.float32)).to(image.device)
     side, pixels = 2 * radius + 3, len(shape.offsets)
     square = sample(image, (centre[:, None] + patch_grid(radius + 1, image.device)))
     square = square.view(-1, side, side)  # a row per patch and channel
@@ -150,12 +162,7 @@ def _cut(image: Level, centre: torch.Tensor, radius: int) -> Patches:
         weight = (weight.view(*shares.shape, pixels) * shares[:, :, None]).flatten(1)
         core = core.view(len(centre), -1)
         gradient = gradient.view(len(centre), -1, 2, pixels).transpose(1, 2).flatten(2)
-    weighted, inverse = normal_equations(core, gradient, weight, shape)
-    influence = inverse[:, :6] @ weighted
-    correlation = _noise_correlation(influence[:, :2], shape)
-    if image.channels > 1:
-        correlation = correlation * _CHANNEL_CORRELATION
-    return Patches(core, gradient, weight, influence, spread, correlation)
+    return Patches(core, gradient, weight, spread)
 
 
 def per_channel(values: torch.Tensor, channels: int) -> torch.Tensor:
@@ -164,14 +171,16 @@ def per_channel(values: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 def normal_equations(
-    values: torch.Tensor, gradient: torch.Tensor, weight: torch.Tensor, shape: Disc
+    patches: Patches, weight: torch.Tensor, shape: Disc
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Least squares of a residual over shift, affine part, gain and bias.
 
     Parameters
     ----------
-    values, gradient, weight
-        ``(M, K)``, ``(M, 2, K)`` and ``(M, K)``, as in :class:`Patches`.
+    patches
+        M patches of K values.
+    weight
+        ``(M, K)``, theirs or another.
     shape
         The places of the P pixels.
 
@@ -182,17 +191,28 @@ def normal_equations(
     inverse
         ``(M, 8, 8)`` of the (slightly damped) Hessian.
     """
-    dx, dy = gradient.unbind(1)
-    x, y = per_channel(shape.offsets.T, values.shape[1] // len(shape.offsets))
-    rows = [dx, dy, dx * x, dx * y, dy * x, dy * y, values, torch.ones_like(values)]
+    dx, dy = patches.gradient.unbind(1)
+    x, y = per_channel(shape.offsets.T, dx.shape[1] // len(shape.offsets))
+    rows = [dx, dy, dx * x, dx * y, dy * x, dy * y, patches.values, torch.ones_like(dx)]
     jacobian = torch.stack(rows, 1)
     weighted = jacobian * weight[:, None]
     hessian = weighted @ jacobian.transpose(1, 2)
     diagonal = hessian.diagonal(dim1=1, dim2=2)
-    return weighted, torch.linalg.inv(hessian + torch.diag_embed(_DAMPING * diagonal + 1e-6))
+    return weighted, torch.linalg.inv(hessian + torch.diag_embed(DAMPING * diagonal + 1e-6))
+
+
+def _noise(patches: Patches, shape: Disc) -> torch.Tensor:
+    """Covariance of a place per unit of the residual's variance, ``(M, 2, 2)``."""
+    weighted, inverse = normal_equations(patches, patches.weight, shape)
+    influence = inverse[:, :2] @ weighted  # of the residual on the shift
+    correlation = _noise_correlation(influence, shape)
+    if influence.shape[2] > len(shape.offsets):
+        correlation = correlation * _CHANNEL_CORRELATION
+    return influence @ influence.transpose(1, 2) * correlation[:, None, None]
 
 
 def _noise_correlation(influence: torch.Tensor, shape: Disc) -> torch.Tensor:
+    """By how much the smoothing of the image raises a variance above that of white noise."""
     # Smoothed images have correlated noise: what a raw pixel's noise does to the place is the
     # smoothed influence, and the raw variance is the smoothed one over the kernel's energy.
     channels = influence.unflatten(2, (-1, len(shape.cells))).flatten(1, 2)
@@ -207,4 +227,4 @@ def moments(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, t
     total = weight.sum(1).clamp(min=1e-6)
     mean = (weight * values).sum(1) / total
     variance = (weight * (values - mean[:, None]) ** 2).sum(1) / total
-    return mean, variance.sqrt().clamp(min=_MIN_SPREAD)
+    return mean, variance.sqrt().clamp(min=MIN_SPREAD)

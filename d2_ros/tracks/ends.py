@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from d2_ros.matching.neighbours import Matches
-from d2_ros.matching.patches import Patches, cut, gather
+from d2_ros.matching.patches import Templates, cut, gather
 from d2_ros.matching.pyramid import Pyramid
 from d2_ros.tracks.window import Keyframe
 
@@ -46,23 +46,23 @@ class Ends:
             window,
         )
 
-    def patches(self, rows: Rows, levels: int) -> list[Patches]:
+    def patches(self, rows: Rows, levels: int) -> list[Templates]:
         """The patches of links `rows` (ascending), level by level, of so many levels at most."""
         all_levels = zip(*(keyframe.patches[:levels] for keyframe in self.window), strict=False)
         return [self._gather(level, rows) for level in all_levels]
 
-    def narrow_patches(self, rows: Rows) -> Patches:
+    def narrow_patches(self, rows: Rows) -> Templates:
         """The narrow patches of links `rows` (ascending)."""
         return self._gather([k.narrow for k in self.window if k.narrow is not None], rows)
 
-    def _gather(self, patches: Sequence[Patches], rows: Rows) -> Patches:
+    def _gather(self, patches: Sequence[Templates], rows: Rows) -> Templates:
         chosen = [
             torch.from_numpy(self.keyframe_index[rows[self.keyframe[rows] == number]])
             for number in range(len(self.window))
         ]
         return gather(list(zip(patches, chosen, strict=True)))
 
-    def early_patches(self, rows: Rows, levels: int, radius: int) -> list[Patches]:
+    def early_patches(self, rows: Rows, levels: int, radius: int) -> list[Templates]:
         """The same of early maps, cut now: few frames need them."""
         parts = []
         for number, keyframe in enumerate(self.window):

@@ -14,7 +14,7 @@ from d2_ros.matching.agreement import with_disagreement
 from d2_ros.matching.alignment import accept, align, way_back
 from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import Matches
-from d2_ros.matching.patches import cut
+from d2_ros.matching.patches import cut_plain
 from d2_ros.matching.pyramid import Pyramid
 from d2_ros.matching.warps import Alignment, Warps, join_alignments, replaced
 from d2_ros.tracks.ends import Ends, pyramid_of
@@ -311,7 +311,7 @@ def _way_back(
 ) -> NDArray[np.float64]:
     """How far from its patch's centre each link `rows` ends on the way back, px."""
     owner, patch = np.unique(links.index[rows], return_inverse=True)
-    patches = cut(pyramid_of(frame, early)[:1], place[owner], config.patch_radius)[0]
+    patches = cut_plain(pyramid_of(frame, early)[0], place[owner], config.patch_radius)
     back = np.full(len(rows), np.inf)
     for number, keyframe in enumerate(ends.window):
         here = np.flatnonzero(links.keyframe[rows] == number)

