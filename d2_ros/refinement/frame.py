@@ -28,6 +28,9 @@ ISOTROPIC = 0.4
 """Share of an ellipse's long axis that its short one has at least: along an edge, errors of the
 affine part turn the long axis into the short one."""
 
+OUTLYING = 3
+"""Standard deviations up to so many times the frame's median are no reason to end a track."""
+
 _STEPS = 30  # reweighting steps, at most
 _CONVERGED = 1e-3  # px
 
@@ -104,7 +107,9 @@ def refined_keyframe(
     """Keypoints moved to where the window says that they lie; without a track if that is unsure."""
     refined = refine_frame(owner, edges.pixels, edges.covariance, len(frame.pixels), config)
     agreed = np.isfinite(refined.pixels[:, 0])
-    sure = agreed & (largest_sigma(refined.covariance) <= config.max_sigma)
+    sigma = largest_sigma(refined.covariance)
+    typical = np.median(sigma[agreed]) if agreed.any() else 0.0
+    sure = agreed & (sigma <= max(config.max_sigma, OUTLYING * typical))
     return replace(
         frame,
         pixels=np.where(agreed[:, None], refined.pixels, frame.pixels),
