@@ -194,9 +194,9 @@ class RefinementConfig:
         3, "Passes from wide to narrow kernel, affine part renewed each time.", low=1, high=10
     )
     max_sigma: float = _param(
-        0.85,
-        "Keypoints less certain than this after refinement (largest standard deviation) "
-        "leave their track.",
+        0.75,
+        "Keypoints less certain than this after refinement (largest standard deviation), and "
+        "than three times the frame's median, leave their track.",
         unit="px",
         low=0.01,
         high=10.0,

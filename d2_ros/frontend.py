@@ -65,7 +65,9 @@ class FrontEnd:
         self.stopwatch: Callable[[], Stopwatch] = Stopwatch
         self._window: list[Keyframe] = []
         self._lengths: dict[int, int] = {}  # frames in which each live track was observed
-        self._recent: NDArray[np.int64] = np.empty(0, np.int64)  # tracks seen in the last frame
+        self._recent: NDArray[np.int64] = np.empty(
+            0, np.int64
+        )  # tracks looked for in the last frame
         self._next_track = 1
 
     @property
@@ -163,8 +165,8 @@ class FrontEnd:
             frame, solved = window[-1], track_rows(window)
             moved = {keyframe.stamp: keyframe for keyframe in window}
             shown = [moved.get(keyframe.stamp, keyframe) for keyframe in shown]
-        self._recent = frame.tracks[frame.tracks > 0]
-        self._count(self._recent)
+        self._recent = np.union1d(tracks[tracks > 0], frame.tracks[frame.tracks > 0])
+        self._count(frame.tracks[frame.tracks > 0])
         lengths = np.array([self._lengths.get(track, 0) for track in frame.tracks.tolist()])
         watch.lap("optimisation")
         return FrameResult(

@@ -14,6 +14,9 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 def machine_code(signature: Any = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function, and keep the code on disk where there is room for it.
 
+    What is kept is compiled anew when the function's own file changes, and only then: constants of
+    other files must come in as arguments.
+
     Parameters
     ----------
     signature

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,12 +36,15 @@ class PairResult:
         ``(I,)`` distance of the inlier matches from the true epipolar lines, px.
     rotation, translation
         Errors of the estimated pose, degrees; inf where none was found.
+    pose
+        ``(4, 4)`` estimated T_second_first, its translation of length 1; None where none was found.
     """
 
     matches: int
     epipolar: NDArray[np.float64]
     rotation: float
     translation: float
+    pose: NDArray[np.float64] | None = None
 
 
 def judge_pair(
@@ -68,7 +71,8 @@ def judge_pair(
     near, far = first[inlier], second[inlier]
     pose = estimate_pose(near, far, cameras, matching.max_error)
     errors = (np.inf, np.inf) if pose is None else pose_errors(pose, T_second_first)
-    return PairResult(len(first), epipolar_errors(near, far, cameras, T_second_first), *errors)
+    off = epipolar_errors(near, far, cameras, T_second_first)
+    return PairResult(len(first), off, *errors, pose)
 
 
 def pair_figures(results: Iterable[PairResult]) -> Figures:
@@ -101,6 +105,33 @@ def pair_figures(results: Iterable[PairResult]) -> Figures:
         figures["share_below_1px"] = float(np.mean(off < 1))
     areas_of = zip(AUC_DEG, areas, strict=True)
     return {**figures, **{f"auc_{degrees}deg": area for degrees, area in areas_of}}
+
+
+def agreement_figures(results: Sequence[PairResult], others: Sequence[PairResult]) -> Figures:
+    """How far a method's poses are from another's on the same pairs.
+
+    Two methods that agree with each other and not with the truth have found its error.
+
+    Returns
+    -------
+    rotation_from_klt_deg and translation_from_klt_deg (median over pairs; 180 and 90 degrees
+    without a pose), auc_5deg_from_klt; named after the method that others are held against.
+    """
+    if not results or not others:
+        return {}
+    angles = np.array(
+        [
+            (180.0, 90.0)
+            if one.pose is None or other.pose is None
+            else pose_errors(one.pose, other.pose)
+            for one, other in zip(results, others, strict=True)
+        ]
+    )
+    return {
+        "rotation_from_klt_deg": float(np.median(angles[:, 0])),
+        "translation_from_klt_deg": float(np.median(angles[:, 1])),
+        "auc_5deg_from_klt": pose_auc(angles.max(1), (5,))[0],
+    }
 
 
 def flatten(figures: Mapping[str, Figures]) -> Figures:

@@ -14,7 +14,14 @@ from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.evaluation.accuracy import accuracy_figures, track_errors
 from d2_ros.evaluation.geometry import relative
-from d2_ros.evaluation.pairs import MIN_BASELINE, PairResult, Points, judge_pair, pair_figures
+from d2_ros.evaluation.pairs import (
+    MIN_BASELINE,
+    PairResult,
+    Points,
+    agreement_figures,
+    judge_pair,
+    pair_figures,
+)
 from d2_ros.evaluation.peers import Chain, Klt, Observed, Sparse, grey8, join, mutual_nearest
 from d2_ros.evaluation.stages import PEERS, STAGES, Processor, stage_points
 from d2_ros.evaluation.standing import CommonMotion, figures_without_motion, standing_chi2
@@ -31,6 +38,9 @@ from d2_ros.sources.base import Frame, Source
 
 KLT_POINTS = {"klt": (1000, 10.0), "klt150": (150, 30.0)}
 """Points and their spacing (px); the second is VINS-Fusion's setting."""
+
+REFERENCE = "klt"
+"""The method whose poses the others' are compared with: it shares no keypoint with any of them."""
 
 METHODS = (*STAGES, *PEERS, *KLT_POINTS)
 
@@ -196,7 +206,10 @@ def sequence_figures(outcome: SequenceResult, source: Source) -> tuple[dict[str,
     figures: dict[str, Figures] = {}
     for name in METHODS:
         tracks = outcome.tracks[name]
-        figures[name] = {**pair_figures(outcome.pairs[name]), **track_figures(tracks, outcome.size)}
+        pairs = outcome.pairs[name]
+        figures[name] = {**pair_figures(pairs), **track_figures(tracks, outcome.size)}
+        if name != REFERENCE:
+            figures[name] |= agreement_figures(pairs, outcome.pairs[REFERENCE])
         if standing:
             figures[name] |= standing_figures(tracks)
         if outcome.motion is not None:

@@ -2,8 +2,9 @@
 
 The same as :mod:`~d2_ros.matching.batched`, which is the reference, but patch by patch: what a
 patch needs stays in the processor's cache from its first step to its last, where torch carries
-every intermediate result of the whole batch through memory. One file, although a long one: Numba
-keeps compiled code on disk by the file it is called from and would miss a change in another.
+every intermediate result of the whole batch through memory. One file, although a long one, and the
+constants of others handed over as arguments: Numba keeps compiled code on disk by the file that it
+is written in and would miss a change in another.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -29,6 +30,19 @@ _Floats = NDArray[np.float32]
 _Doubles = NDArray[np.float64]
 _Float = Any  # a NumPy scalar, of whose arithmetic mypy knows little
 _Warp = tuple[_Float, _Float, _Float, _Float, _Float, _Float]
+
+
+class _Limits(NamedTuple):
+    """The constants of the modules that say what is computed here."""
+
+    converged: float = CONVERGED
+    max_step: float = MAX_STEP
+    damping: float = DAMPING
+    robust: float = ROBUST
+    min_width: float = MIN_WIDTH
+    min_weight: float = MIN_WEIGHT
+    min_spread: float = MIN_SPREAD
+
 
 _LANES = 16
 """Scratch rows are this many pixels long, or a multiple: what is left over when a vector is full
@@ -94,7 +108,7 @@ def _call(kernel: Callable[..., None], *arguments: Any) -> None:
     rows[:, _ONES] = 1
     with _one_caller:
         numba.set_num_threads(parts)
-        kernel(rows, np.empty((parts, 4, 8, 8)), *arguments)
+        kernel(rows, np.empty((parts, 4, 8, 8)), _Limits(), *arguments)
 
 
 @machine_code()
@@ -130,7 +144,7 @@ def _inside(width: int, height: int, x: _Float, y: _Float) -> _Float:
 
 @machine_code()
 def _agreement(
-    rows: _Floats, texels: _Floats, warp: _Warp
+    rows: _Floats, texels: _Floats, warp: _Warp, limits: _Limits
 ) -> tuple[_Float, _Float, _Float, _Float, _Float]:
     """How the image at `warp` agrees with a patch, in one pass over its pixels.
 
@@ -155,22 +169,24 @@ def _agreement(
         own += seen * values[p]
         own_square += seen * values[p] * values[p]
         product += seen * value * values[p]
-    whole: _Float = max(total, np.float32(MIN_WEIGHT))
+    whole: _Float = max(total, np.float32(limits.min_weight))
     mean = first / whole
     variance: _Float = max(second / whole - mean * mean, np.float32(0))
-    spread: _Float = max(math.sqrt(variance), np.float32(MIN_SPREAD))
+    spread: _Float = max(math.sqrt(variance), np.float32(limits.min_spread))
     correlation = (product - mean * own) / (whole * spread)
     energy = variance / (spread * spread) - np.float32(2) * correlation + own_square / whole
     return mean + centre, spread, max(energy, np.float32(0)), correlation, total
 
 
 @machine_code()
-def _residual(rows: _Floats, texels: _Floats, warp: _Warp) -> None:
+def _residual(rows: _Floats, texels: _Floats, warp: _Warp, limits: _Limits) -> None:
     """Residual of a patch at `warp`, and Cauchy weights times its own."""
     values, weights, offsets = rows[_VALUES], rows[_WEIGHT], rows[_OFFSETS:]
     difference, robust = rows[_DIFFERENCE], rows[_ROBUST]
-    mean, spread, energy, _, _ = _agreement(rows, texels, warp)
-    scale: _Float = np.float32(1) / max(np.float32(ROBUST**2) * energy, np.float32(MIN_WIDTH))
+    mean, spread, energy, _, _ = _agreement(rows, texels, warp, limits)
+    scale: _Float = np.float32(1) / max(
+        np.float32(limits.robust**2) * energy, np.float32(limits.min_width)
+    )
     x0, y0, xx, xy, yx, yy = warp
     height, width = texels.shape
     flat = texels.reshape(texels.size)
@@ -216,7 +232,7 @@ def _linearise(rows: _Floats, gradient: _Floats, weights: _Floats) -> None:
 
 
 @machine_code()
-def _normal_equations(rows: _Floats, square: _Doubles) -> None:
+def _normal_equations(rows: _Floats, square: _Doubles, limits: _Limits) -> None:
     """The Hessian, and the inverse of a slightly damped one (Gauss and Jordan)."""
     hessian, damped, inverse = square[0], square[1], square[2]
     for k in range(8):
@@ -226,7 +242,7 @@ def _normal_equations(rows: _Floats, square: _Doubles) -> None:
         for other in range(8):
             damped[k, other] = hessian[k, other]
             inverse[k, other] = np.float64(k == other)
-        damped[k, k] += DAMPING * hessian[k, k] + 1e-6
+        damped[k, k] += limits.damping * hessian[k, k] + 1e-6
     for pivot in range(8):
         factor = 1 / damped[pivot, pivot]
         for column in range(8):
@@ -241,7 +257,9 @@ def _normal_equations(rows: _Floats, square: _Doubles) -> None:
 
 
 @machine_code()
-def _right_side(rows: _Floats, square: _Doubles, texels: _Floats, warp: _Warp) -> None:
+def _right_side(
+    rows: _Floats, square: _Doubles, texels: _Floats, warp: _Warp, limits: _Limits
+) -> None:
     """Right side of the normal equations at `warp`, in one pass over the pixels.
 
     It is linear in the grey values but for their mean and spread: sums of all three are taken at
@@ -273,10 +291,10 @@ def _right_side(rows: _Floats, square: _Doubles, texels: _Floats, warp: _Warp) -
         s5 += weighted[5, p] * value
         s6 += weighted[6, p] * value
         s7 += weighted[7, p] * value
-    whole: _Float = max(total, np.float32(MIN_WEIGHT))
+    whole: _Float = max(total, np.float32(limits.min_weight))
     mean = first / whole
     spread: _Float = max(
-        math.sqrt(max(second / whole - mean * mean, np.float32(0))), np.float32(MIN_SPREAD)
+        math.sqrt(max(second / whole - mean * mean, np.float32(0))), np.float32(limits.min_spread)
     )
     right[0], right[1], right[2], right[3] = s0, s1, s2, s3
     right[4], right[5], right[6], right[7] = s4, s5, s6, s7
@@ -286,7 +304,7 @@ def _right_side(rows: _Floats, square: _Doubles, texels: _Floats, warp: _Warp) -
 
 
 @machine_code()
-def _compose(pixel: _Floats, affine: _Floats, square: _Doubles) -> float:
+def _compose(pixel: _Floats, affine: _Floats, square: _Doubles, limits: _Limits) -> float:
     """Solve for a step and undo it in the warp, in place; returns how far the place moved."""
     inverse, right, step = square[2], square[3, 0], square[3, 1]
     for row in range(6):
@@ -304,14 +322,24 @@ def _compose(pixel: _Floats, affine: _Floats, square: _Doubles) -> float:
     moved = 0.0
     for axis in range(2):
         move = affine[axis, 0] * step[0] + affine[axis, 1] * step[1]
-        move = min(max(move, -MAX_STEP), MAX_STEP)
+        move = min(max(move, -limits.max_step), limits.max_step)
         pixel[axis] -= move
         moved += move * move
     return math.sqrt(moved)
 
 
 _TABLE, _CUBE = float32[:, ::1], float32[:, :, ::1]
-_GIVEN = (_CUBE, float64[:, :, :, ::1], _TABLE, _CUBE, _TABLE, _TABLE, _TABLE, _TABLE)
+_GIVEN = (
+    _CUBE,
+    float64[:, :, :, ::1],
+    numba.typeof(_Limits()),
+    _TABLE,
+    _CUBE,
+    _TABLE,
+    _TABLE,
+    _TABLE,
+    _TABLE,
+)
 
 
 @machine_code(
@@ -320,6 +348,7 @@ _GIVEN = (_CUBE, float64[:, :, :, ::1], _TABLE, _CUBE, _TABLE, _TABLE, _TABLE, _
 def _tracks(
     rows: _Floats,
     square: _Doubles,
+    limits: _Limits,
     values: _Floats,
     gradient: _Floats,
     weights: _Floats,
@@ -341,18 +370,18 @@ def _tracks(
             best, lowest = 0, np.inf
             for start in range(len(starts) if len(starts) > 1 else 0):
                 warp = _place(to_texels, starts[start, m], start_affine[start, m])
-                energy = _agreement(own, texels, warp)[2]
+                energy = _agreement(own, texels, warp, limits)[2]
                 if energy < lowest:
                     best, lowest = start, energy
             for axis in range(2):
                 pixels[m, axis] = starts[best, m, axis]
                 _copy(affine[m, axis], start_affine[best, m, axis])
             _linearise(own, gradient[m], own[_WEIGHT])
-            _normal_equations(own, square[part])
+            _normal_equations(own, square[part], limits)
             for _ in range(iterations):
                 warp = _place(to_texels, pixels[m], affine[m])
-                _right_side(own, square[part], texels, warp)
-                if _compose(pixels[m], affine[m], square[part]) <= CONVERGED:
+                _right_side(own, square[part], texels, warp, limits)
+                if _compose(pixels[m], affine[m], square[part], limits) <= limits.converged:
                     break
 
 
@@ -360,6 +389,7 @@ def _tracks(
 def _finishes(
     rows: _Floats,
     square: _Doubles,
+    limits: _Limits,
     values: _Floats,
     gradient: _Floats,
     weights: _Floats,
@@ -376,11 +406,12 @@ def _finishes(
         for m in range(count * part // parts, count * (part + 1) // parts):
             _copy(own[_VALUES], values[m])
             _copy(own[_WEIGHT], weights[m])
-            _residual(own, texels, _place(to_texels, pixels[m], affine[m]))
+            _residual(own, texels, _place(to_texels, pixels[m], affine[m]), limits)
             _linearise(own, gradient[m], own[_ROBUST])
-            _normal_equations(own, square[part])
+            _normal_equations(own, square[part], limits)
             for k in range(8):
                 right[k] = _dot(own[_WEIGHTED + k], own[_DIFFERENCE])
-            _compose(pixels[m], affine[m], square[part])
-            agreement = _agreement(own, texels, _place(to_texels, pixels[m], affine[m]))
+            _compose(pixels[m], affine[m], square[part], limits)
+            warp = _place(to_texels, pixels[m], affine[m])
+            agreement = _agreement(own, texels, warp, limits)
             score[m, 0], score[m, 1], score[m, 2] = agreement[2], agreement[3], agreement[4]

@@ -28,7 +28,7 @@ ISOTROPIC = 0.4
 """Share of an ellipse's long axis that its short one has at least: along an edge, errors of the
 affine part turn the long axis into the short one."""
 
-OUTLYING = 3
+OUTLYING = 3.0
 """Standard deviations up to so many times the frame's median are no reason to end a track."""
 
 _STEPS = 30  # reweighting steps, at most

@@ -44,7 +44,8 @@ def find_lost(
     window, pairs
         Keyframes, and the frame's verified matches with each.
     recent
-        Tracks that the last frame or keyframe has seen: these are followed even undetected.
+        Tracks that the last frame has looked for, or the last keyframe has seen: these are
+        followed even undetected. One that was too uncertain in a frame may be sure in the next.
     size
         (width, height) of the image, px.
 

@@ -15,7 +15,13 @@ from d2_ros.evaluation.geometry import (
     relative,
 )
 from d2_ros.evaluation.pairfile import load_views, read_pairs, write_pairs
-from d2_ros.evaluation.pairs import PairResult, flatten, judge_pair, pair_figures
+from d2_ros.evaluation.pairs import (
+    PairResult,
+    agreement_figures,
+    flatten,
+    judge_pair,
+    pair_figures,
+)
 from d2_ros.sources.synthetic import open_synthetic
 
 CAMERA = Camera(640, 480, [[400, 0, 320], [0, 410, 240], [0, 0, 1]], [-0.1, 0.02, 1e-3, 0.0])
@@ -180,3 +186,28 @@ def test_a_sequence_too_short_for_a_pair_is_refused(tmp_path):
     source = open_synthetic("size=160x120,frames=8")
     with pytest.raises(D2RosError, match="no pair 30 frames apart"):
         write_pairs(source, gap=30, every=1, path=tmp_path / "p.txt")
+
+
+def turned(degrees, along):
+    """A pose that turns about the vertical and moves along an axis of the ground."""
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_euler("y", degrees, degrees=True).as_matrix()
+    pose[:3, 3] = np.sin(np.radians(along)), 0.0, np.cos(np.radians(along))
+    return pose
+
+
+def test_agreement_is_between_poses_whatever_the_truth_says():
+    def result(pose):
+        return PairResult(10, np.array([9.0]), 90.0, 90.0, pose)
+
+    ours = [result(turned(10.0, 0.0)), result(turned(20.0, 0.0)), result(turned(30.0, 0.0))]
+    theirs = [result(turned(10.5, 1.0)), result(turned(20.5, 1.0)), result(turned(30.5, 1.0))]
+    figures = agreement_figures(ours, theirs)
+    assert figures["rotation_from_klt_deg"] == pytest.approx(0.5)
+    assert figures["translation_from_klt_deg"] == pytest.approx(1.0)
+    assert figures["auc_5deg_from_klt"] == pytest.approx(0.9, abs=0.02)
+    assert agreement_figures(ours, ours)["auc_5deg_from_klt"] == pytest.approx(1.0, abs=1e-9)
+    none = agreement_figures(ours, [result(None)] * 3)
+    assert none["rotation_from_klt_deg"] == 180
+    assert none["auc_5deg_from_klt"] == 0
+    assert agreement_figures([], []) == {}
