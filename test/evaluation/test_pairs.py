@@ -205,7 +205,8 @@ def test_agreement_is_between_poses_whatever_the_truth_says():
     figures = agreement_figures(ours, theirs)
     assert figures["rotation_from_klt_deg"] == pytest.approx(0.5)
     assert figures["translation_from_klt_deg"] == pytest.approx(1.0)
-    assert figures["auc_5deg_from_klt"] == pytest.approx(0.9, abs=0.02)
+    # All three are off by 1 degree: trapezoids through (0, 0), (1, 1/3), (1, 2/3), (1, 1), (5, 1).
+    assert figures["auc_5deg_from_klt"] == pytest.approx((1 / 6 + 4) / 5)
     assert agreement_figures(ours, ours)["auc_5deg_from_klt"] == pytest.approx(1.0, abs=1e-9)
     none = agreement_figures(ours, [result(None)] * 3)
     assert none["rotation_from_klt_deg"] == 180
