@@ -50,7 +50,7 @@ def test_one_step_is_the_same(seed, radius, threads):
     # Where two starts look equally alike, as with few pixels at the border, either may win.
     same = (place - expected[0]).norm(dim=1) < 5e-3
     assert same.float().mean() > 0.95
-    torch.testing.assert_close(shear[same], expected[1][same], atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(shear[same], expected[1][same], atol=5e-3, rtol=1e-3)
 
 
 @settings(max_examples=20, deadline=None)
@@ -63,7 +63,7 @@ def test_the_last_step_and_its_scores_are_the_same(seed, radius):
     seen = expected[2][:, 2] >= 0.3 * shape.window.sum()
     torch.testing.assert_close(found[2][:, 2], expected[2][:, 2], atol=1e-3, rtol=0)
     torch.testing.assert_close(found[0][seen], expected[0][seen], atol=5e-3, rtol=0)
-    torch.testing.assert_close(found[1][seen], expected[1][seen], atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(found[1][seen], expected[1][seen], atol=5e-3, rtol=1e-3)
     torch.testing.assert_close(found[2][seen], expected[2][seen], atol=2e-3, rtol=1e-3)
 
 
