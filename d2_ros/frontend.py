@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -65,9 +66,8 @@ class FrontEnd:
         self.stopwatch: Callable[[], Stopwatch] = Stopwatch
         self._window: list[Keyframe] = []
         self._lengths: dict[int, int] = {}  # frames in which each live track was observed
-        self._recent: NDArray[np.int64] = np.empty(
-            0, np.int64
-        )  # tracks looked for in the last frame
+        # Tracks of the last two frames: one that was too uncertain in a frame may be sure in the next.
+        self._observed: deque[NDArray[np.int64]] = deque(maxlen=2)
         self._next_track = 1
 
     @property
@@ -84,7 +84,7 @@ class FrontEnd:
         """Forget the window; track ids go on, for none is ever used twice."""
         self._window = []
         self._lengths = {}
-        self._recent = np.empty(0, np.int64)
+        self._observed.clear()
 
     @torch.inference_mode()
     def process(
@@ -127,7 +127,7 @@ class FrontEnd:
         tracks = claim_tracks(matches, inlier, window, len(detected))
         pairs = inlier_pairs(matches, inlier, len(window))
         size = (image.shape[1], image.shape[0])
-        recent = np.concatenate([self._recent, *(k.tracks for k in window[-1:])])
+        recent = np.concatenate([*self._observed, *(k.tracks for k in window[-1:]), []])
         features, tracks = find_lost(features, tracks, window, pairs, recent, size)
         links = link_tracks(matches, tracks, features.descriptors, window)
         watch.lap("graph")
@@ -165,8 +165,8 @@ class FrontEnd:
             frame, solved = window[-1], track_rows(window)
             moved = {keyframe.stamp: keyframe for keyframe in window}
             shown = [moved.get(keyframe.stamp, keyframe) for keyframe in shown]
-        self._recent = np.union1d(tracks[tracks > 0], frame.tracks[frame.tracks > 0])
-        self._count(frame.tracks[frame.tracks > 0])
+        self._observed.append(frame.tracks[frame.tracks > 0])
+        self._count(self._observed[-1])
         lengths = np.array([self._lengths.get(track, 0) for track in frame.tracks.tolist()])
         watch.lap("optimisation")
         return FrameResult(

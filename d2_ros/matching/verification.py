@@ -114,7 +114,7 @@ def _usac(threshold: float, seed: int) -> cv2.UsacParams:
     params = cv2.UsacParams()
     params.threshold = threshold
     params.confidence = 0.999
-    params.maxIterations = 2000
+    params.maxIterations = 1000
     params.randomGeneratorState = seed
     params.sampler = cv2.SAMPLING_UNIFORM
     params.score = cv2.SCORE_METHOD_MAGSAC

@@ -3,7 +3,7 @@
 D2-Net keeps a keypoint only where its channel is the strongest of all 512. Where a track is
 expected, that is too much to ask: a local maximum of the track's own channel near the
 predicted place is the same detection with the channel known beforehand. Where there is not
-even that, a track of the last frame is followed at the predicted place itself, with score 0;
+even that, a recent track is followed at the predicted place itself, with score 0;
 the alignment of its patch decides whether it is there.
 """
 
@@ -44,8 +44,8 @@ def find_lost(
     window, pairs
         Keyframes, and the frame's verified matches with each.
     recent
-        Tracks that the last frame has looked for, or the last keyframe has seen: these are
-        followed even undetected. One that was too uncertain in a frame may be sure in the next.
+        Tracks that the last frames or the last keyframe have seen: these are followed even
+        undetected.
     size
         (width, height) of the image, px.
 
