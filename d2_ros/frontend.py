@@ -42,6 +42,10 @@ from d2_ros.tracks.links import (
 from d2_ros.tracks.measurement import measure_links, measure_remaining
 from d2_ros.tracks.window import Keyframe, is_keyframe
 
+# Of both verifications: once places are exact, few rounds find what motion there is to find.
+_ROUNDS = (2000, 500)
+_NONE: NDArray[np.int64] = np.empty(0, np.int64)
+
 
 class FrontEnd:
     """D2-Net features, tracked over a window of keyframes and refined.
@@ -66,7 +70,7 @@ class FrontEnd:
         self.stopwatch: Callable[[], Stopwatch] = Stopwatch
         self._window: list[Keyframe] = []
         self._lengths: dict[int, int] = {}  # frames in which each live track was observed
-        # Tracks of the last two frames: one that was too uncertain in a frame may be sure in the next.
+        # Tracks of the last two frames: one too uncertain in a frame may be sure in the next.
         self._observed: deque[NDArray[np.int64]] = deque(maxlen=2)
         self._next_track = 1
 
@@ -122,12 +126,13 @@ class FrontEnd:
         matches = match(features.descriptors, [keyframe.descriptors for keyframe in window])
         watch.lap("matching")
         detected = features.keypoints.astype(np.float64)
-        inlier = self._verify(matches, detected, camera, config.matching.max_detected_error).inlier
+        limits = config.matching.max_detected_error, config.matching.max_error
+        inlier = self._verify(matches, detected, camera, limits[0], _ROUNDS[0]).inlier
         watch.lap("verification")
         tracks = claim_tracks(matches, inlier, window, len(detected))
         pairs = inlier_pairs(matches, inlier, len(window))
         size = (image.shape[1], image.shape[0])
-        recent = np.concatenate([*self._observed, *(k.tracks for k in window[-1:]), []])
+        recent = np.concatenate([_NONE, *self._observed, *(k.tracks for k in window[-1:])])
         features, tracks = find_lost(features, tracks, window, pairs, recent, size)
         links = link_tracks(matches, tracks, features.descriptors, window)
         watch.lap("graph")
@@ -142,7 +147,7 @@ class FrontEnd:
             owner = tracked.index[measured.link]
             frame = refined_keyframe(frame, owner, measured.edges, config.refinement)
             watch.lap("refinement")
-        verdict = self._verify(links.matches, frame.pixels, camera, config.matching.max_error)
+        verdict = self._verify(links.matches, frame.pixels, camera, limits[1], _ROUNDS[1])
         inlier = verdict.inlier
         frame = without_outliers(with_doubt(frame, links, verdict), links, inlier)
         whole = frame
@@ -200,6 +205,7 @@ class FrontEnd:
         pixels: NDArray[np.float64],
         camera: Camera | None,
         max_error: float,
+        rounds: int,
     ) -> Verdict:
         count = len(matches)
         whole = Verdict(np.zeros(count, bool), np.full(count, np.nan), np.zeros((count, 2)))
@@ -213,6 +219,7 @@ class FrontEnd:
                 keyframe.camera,
                 max_error,
                 self.config.matching.seed,
+                rounds,
             )
 
         # OpenCV's estimators use one core each and leave Python alone meanwhile.

@@ -42,6 +42,7 @@ def verify(
     keyframe_camera: Camera | None,
     max_error: float,
     seed: int,
+    rounds: int = 2000,
 ) -> Verdict:
     """Tell the matches that one rigid motion or one plane explains.
 
@@ -59,6 +60,8 @@ def verify(
         Largest error of an inlier, px.
     seed
         Of the robust estimator.
+    rounds
+        Samples that it draws at most, of each model.
     """
     if len(pixels) < _MIN_MATCHES:
         return _verdict(np.zeros(len(pixels), bool))
@@ -69,7 +72,7 @@ def verify(
         calibrated = np.diag([focal, focal, 1.0])
     else:
         first, second, calibrated = keyframe_pixels, pixels, None
-    params = _usac(max_error, seed)
+    params = _usac(max_error, seed, rounds)
     planar, _ = _estimate(cv2.findHomography, first, second, params)
     if planar.mean() >= _PLANAR_SHARE:
         return _verdict(planar)  # nothing is left for an epipolar geometry to explain
@@ -110,11 +113,11 @@ def _line_distances(
     return residual, normal
 
 
-def _usac(threshold: float, seed: int) -> cv2.UsacParams:
+def _usac(threshold: float, seed: int, rounds: int) -> cv2.UsacParams:
     params = cv2.UsacParams()
     params.threshold = threshold
     params.confidence = 0.999
-    params.maxIterations = 1000
+    params.maxIterations = rounds
     params.randomGeneratorState = seed
     params.sampler = cv2.SAMPLING_UNIFORM
     params.score = cv2.SCORE_METHOD_MAGSAC
