@@ -107,9 +107,7 @@ def refined_keyframe(
     """Keypoints moved to where the window says that they lie; without a track if that is unsure."""
     refined = refine_frame(owner, edges.pixels, edges.covariance, len(frame.pixels), config)
     agreed = np.isfinite(refined.pixels[:, 0])
-    sigma = largest_sigma(refined.covariance)
-    typical = np.median(sigma[agreed]) if agreed.any() else 0.0
-    sure = agreed & (sigma <= max(config.max_sigma, OUTLYING * typical))
+    sure = agreed & sure_enough(refined.covariance, config)
     return replace(
         frame,
         pixels=np.where(agreed[:, None], refined.pixels, frame.pixels),
@@ -118,6 +116,23 @@ def refined_keyframe(
         tracks=np.where(sure, frame.tracks, 0),
         edges=edges,
     )
+
+
+def sure_enough(covariance: NDArray[np.float64], config: RefinementConfig) -> NDArray[np.bool_]:
+    """Which of one frame's keypoints may stay in their track.
+
+    Those of a blurred or poorly textured image are all uncertain, and no more suspect for it: too
+    uncertain is what is so beside the frame's others as well.
+
+    Parameters
+    ----------
+    covariance
+        ``(N, 2, 2)`` px^2; NaN where there is none, which is not sure.
+    """
+    sigma = largest_sigma(covariance)
+    known = sigma[np.isfinite(sigma)]
+    typical = float(np.median(known)) if len(known) else 0.0
+    return np.asarray(sigma <= max(config.max_sigma, OUTLYING * typical))
 
 
 def _rounder(covariance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -138,8 +138,13 @@ def _similarity(
     keyframe_of: NDArray[np.int64],
     keyframe_index: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    base = np.cumsum([0, *(len(keyframe.tracks) for keyframe in window)])
-    theirs = torch.cat([keyframe.descriptors for keyframe in window])
-    rows = torch.from_numpy(base[keyframe_of] + keyframe_index).to(theirs.device)
-    ours = torch.from_numpy(index).to(theirs.device)
-    return (descriptors[ours] * theirs[rows]).sum(1).float().cpu().numpy()
+    """Of links that are ordered by keyframe."""
+    parts = []
+    for number, keyframe in enumerate(window):
+        here = keyframe_of == number
+        ours, theirs = (
+            torch.from_numpy(rows[here]).to(descriptors.device) for rows in (index, keyframe_index)
+        )
+        parts.append((descriptors[ours] * keyframe.descriptors[theirs]).sum(1))
+    similarity: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()
+    return similarity

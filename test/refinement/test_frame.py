@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from d2_ros.config import RefinementConfig
-from d2_ros.refinement.frame import ISOTROPIC, SIGMA_SCALE, kernel_widths, refine_frame
+from d2_ros.refinement.frame import (
+    ISOTROPIC,
+    OUTLYING,
+    SIGMA_SCALE,
+    kernel_widths,
+    refine_frame,
+    sure_enough,
+)
 
 CONFIG = RefinementConfig()
 SMALL = 0.05**2 * np.eye(2)
@@ -74,3 +81,26 @@ def test_kernel_is_annealed_from_wide_to_narrow():
     assert widths[0] == CONFIG.kernel_start
     assert np.isclose(widths[-1], CONFIG.kernel_end)
     assert (np.diff(widths) < 0).all()
+
+
+def ellipses(*sigmas):
+    return np.stack([np.diag([sigma**2, (0.4 * sigma) ** 2]) for sigma in sigmas])
+
+
+def test_a_keypoint_is_too_uncertain_beside_sure_ones():
+    limit = CONFIG.max_sigma
+    found = sure_enough(ellipses(0.1, 0.1, 0.1, 0.99 * limit, 1.01 * limit), CONFIG)
+    assert found.tolist() == [True, True, True, True, False]
+
+
+def test_where_all_are_uncertain_none_is_suspect():
+    typical = 2 * CONFIG.max_sigma
+    sigmas = (typical, typical, typical, 0.99 * OUTLYING * typical, 1.01 * OUTLYING * typical)
+    assert sure_enough(ellipses(*sigmas), CONFIG).tolist() == [True, True, True, True, False]
+
+
+def test_what_has_no_covariance_is_not_sure():
+    covariance = ellipses(0.1, 0.1)
+    covariance[1] = np.nan
+    assert sure_enough(covariance, CONFIG).tolist() == [True, False]
+    assert sure_enough(np.empty((0, 2, 2)), CONFIG).tolist() == []
