@@ -67,7 +67,12 @@ def sequence(
     from d2_ros.evaluation.curves import sequence_plots
     from d2_ros.evaluation.pairs import flatten
     from d2_ros.evaluation.sequences import run_sequence, sequence_figures
-    from d2_ros.evaluation.tables import ABLATION_COLUMNS, PAIR_COLUMNS, TRACK_COLUMNS
+    from d2_ros.evaluation.tables import (
+        ABLATION_COLUMNS,
+        AGREEMENT_COLUMNS,
+        PAIR_COLUMNS,
+        TRACK_COLUMNS,
+    )
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
     from d2_ros.sources.synthetic import Synthetic
@@ -83,7 +88,11 @@ def sequence(
     frames = _watched(opened, "Evaluating")
     outcome = run_sequence(frames, poses, recorder or frontend, gap, every)
     figures, whole = sequence_figures(outcome, opened)
-    titles = {"Pairs of frames": PAIR_COLUMNS, "Tracks": TRACK_COLUMNS}
+    titles = {
+        "Pairs of frames": PAIR_COLUMNS,
+        "Pairs of frames: poses against klt's": AGREEMENT_COLUMNS,
+        "Tracks": TRACK_COLUMNS,
+    }
     if recorder and isinstance(opened, Synthetic):
         figures |= ablation_figures(recorder.graphs, opened)
         titles["Stages, tracks of four or more keyframes"] = ABLATION_COLUMNS

@@ -31,9 +31,11 @@ PAIR_COLUMNS: tuple[Column, ...] = (
     ("inlier_matches", "inliers", "{:.0f}"),
     ("rotation_error_deg", "rot. deg", "{:.3f}"),
     ("translation_error_deg", "transl. deg", "{:.2f}"),
-    ("rotation_from_klt_deg", "from klt: rot. deg", "{:.3f}"),
-    ("translation_from_klt_deg", "transl. deg", "{:.2f}"),
+)
+AGREEMENT_COLUMNS: tuple[Column, ...] = (
     ("auc_5deg_from_klt", "AUC 5 deg", "{:.3f}"),
+    ("rotation_from_klt_deg", "rot. deg", "{:.3f}"),
+    ("translation_from_klt_deg", "transl. deg", "{:.2f}"),
 )
 TRACK_COLUMNS: tuple[Column, ...] = (
     ("mean_track_length", "mean length", "{:.1f}"),
