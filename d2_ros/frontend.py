@@ -23,7 +23,7 @@ from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.neighbours import Matches, match
 from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import Pyramid, build_pyramid, grey
-from d2_ros.matching.verification import Verdict, verify
+from d2_ros.matching.verification import ROUNDS, Verdict, verify
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult
 from d2_ros.refinement.doubt import with_doubt
@@ -42,8 +42,7 @@ from d2_ros.tracks.links import (
 from d2_ros.tracks.measurement import measure_links, measure_remaining
 from d2_ros.tracks.window import Keyframe, is_keyframe
 
-# Of both verifications: once places are exact, few rounds find what motion there is to find.
-_ROUNDS = (2000, 500)
+_FINAL_ROUNDS = 500  # once places are exact, few rounds find what motion there is to find
 _NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
 
@@ -126,8 +125,8 @@ class FrontEnd:
         matches = match(features.descriptors, [keyframe.descriptors for keyframe in window])
         watch.lap("matching")
         detected = features.keypoints.astype(np.float64)
-        limits = config.matching.max_detected_error, config.matching.max_error
-        inlier = self._verify(matches, detected, camera, limits[0], _ROUNDS[0]).inlier
+        limit = config.matching.max_detected_error
+        inlier = self._verify(matches, detected, camera, limit, ROUNDS).inlier
         watch.lap("verification")
         tracks = claim_tracks(matches, inlier, window, len(detected))
         pairs = inlier_pairs(matches, inlier, len(window))
@@ -147,7 +146,9 @@ class FrontEnd:
             owner = tracked.index[measured.link]
             frame = refined_keyframe(frame, owner, measured.edges, config.refinement)
             watch.lap("refinement")
-        verdict = self._verify(links.matches, frame.pixels, camera, limits[1], _ROUNDS[1])
+        verdict = self._verify(
+            links.matches, frame.pixels, camera, config.matching.max_error, _FINAL_ROUNDS
+        )
         inlier = verdict.inlier
         frame = without_outliers(with_doubt(frame, links, verdict), links, inlier)
         whole = frame

@@ -16,7 +16,7 @@ from d2_ros.matching.patches import cut, disc
 from d2_ros.matching.pyramid import build_pyramid
 
 
-def test_works_where_no_code_can_be_kept(monkeypatch):
+def test_works_where_no_code_can_be_kept():
     """As in a container with a read-only file system."""
     script = """
         import numba.core.caching as caching

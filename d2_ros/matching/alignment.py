@@ -42,8 +42,8 @@ def align(
     config
         Iterations.
     """
-    shape, steps = disc(config.patch_radius, target[0].device), steps_for(target[0])
-    device, image = target[0].device, target[0]
+    image, device = target[0], target[0].device
+    shape, steps = disc(config.patch_radius, device), steps_for(image)
     pixels = torch.stack([_tensor(start.pixels, device) for start in starts])
     affine = torch.stack([_tensor(start.affine, device) for start in starts])
     for level in reversed(range(min(len(templates), len(target)))):

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 
+ROUNDS = 2000
+"""Samples that the robust estimator draws at most, of each model."""
+
 _MIN_MATCHES = 8
 _PLANAR_SHARE = 0.9  # a homography that explains this share of the epipolar inliers wins
 
@@ -42,7 +45,7 @@ def verify(
     keyframe_camera: Camera | None,
     max_error: float,
     seed: int,
-    rounds: int = 2000,
+    rounds: int = ROUNDS,
 ) -> Verdict:
     """Tell the matches that one rigid motion or one plane explains.
 
