@@ -130,9 +130,10 @@ class FrontEnd:
         watch.lap("verification")
         tracks = claim_tracks(matches, inlier, window, len(detected))
         pairs = inlier_pairs(matches, inlier, len(window))
-        size = (image.shape[1], image.shape[0])
-        recent = np.concatenate([_NONE, *self._observed, *(k.tracks for k in window[-1:])])
-        features, tracks = find_lost(features, tracks, window, pairs, recent, size)
+        if config.refinement.enabled:  # without it nothing would measure the predicted places
+            size = (image.shape[1], image.shape[0])
+            recent = np.concatenate([_NONE, *self._observed, *(k.tracks for k in window[-1:])])
+            features, tracks = find_lost(features, tracks, window, pairs, recent, size)
         links = link_tracks(matches, tracks, features.descriptors, window)
         watch.lap("graph")
 
@@ -145,6 +146,7 @@ class FrontEnd:
             frame = replace(frame, affine=measured.affine)
             owner = tracked.index[measured.link]
             frame = refined_keyframe(frame, owner, measured.edges, config.refinement)
+            links = links.select(links.measured(frame.tracks))
             watch.lap("refinement")
         verdict = self._verify(
             links.matches, frame.pixels, camera, config.matching.max_error, _FINAL_ROUNDS

@@ -11,8 +11,11 @@ from d2_ros.camera import Camera
 from d2_ros.config import Config, with_values
 from d2_ros.errors import D2RosError
 from d2_ros.evaluation.accuracy import accuracy_figures, track_errors
+from d2_ros.features.batch import features_of
 from d2_ros.frontend import FrontEnd
+from d2_ros.matching.verification import verify
 from d2_ros.sources.synthetic import open_synthetic
+from d2_ros.tracks.measurement import measure_links
 
 FRAMES = 14
 
@@ -151,6 +154,46 @@ def test_same_frames_same_bytes(source, config, frontend, results):
         result = again.process(frame.image, frame.stamp, frame.camera)
         assert result.features.tobytes() == expected.features.tobytes()
         assert result.matches.tobytes() == expected.matches.tobytes()
+
+
+def test_predicted_places_that_were_not_measured_do_not_vote(source, config, monkeypatch):
+    """They agree with the motion that predicted them, whatever the images show."""
+    asked, seen = [], {}
+
+    def verified(pixels, *arguments):
+        asked.append((pixels, arguments[3]))
+        return verify(pixels, *arguments)
+
+    def measured(links, frame, *arguments):
+        result = measure_links(links, frame, *arguments)
+        seen["places"], seen["measured"] = frame.detected, links.index[result.link]
+        return result
+
+    def extracted(*arguments):
+        features = features_of(*arguments)
+        seen["detections"] = len(features.keypoints)
+        return features
+
+    monkeypatch.setattr("d2_ros.frontend.verify", verified)
+    monkeypatch.setattr("d2_ros.frontend.measure_links", measured)
+    monkeypatch.setattr("d2_ros.frontend.features_of", extracted)
+    frontend, predictions, votes = FrontEnd(config), 0, 0
+    for frame in source:
+        asked.clear()
+        seen.clear()
+        noisy = np.random.default_rng(0).normal(frame.image, 25).clip(0, 255).astype(np.uint8)
+        frontend.process(noisy, frame.stamp, frame.camera)
+        if not seen.get("places", np.empty(0)).size:
+            continue
+        rows = np.arange(len(seen["places"]))
+        guesses = rows[(rows >= seen["detections"]) & ~np.isin(rows, seen["measured"])]
+        predictions += len(guesses)
+        finally_asked = [p for p, limit in asked if limit == config.matching.max_error]
+        voters = {tuple(place) for part in finally_asked for place in part}
+        votes += len(voters)
+        assert not voters & {tuple(place) for place in seen["places"][guesses]}
+    assert predictions > 100
+    assert votes > 100
 
 
 def test_reset_never_reuses_a_track_id(source, config, frontend):

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from d2_ros.camera import Camera
 
@@ -16,6 +17,7 @@ ROUNDS = 2000
 
 _MIN_MATCHES = 8
 _PLANAR_SHARE = 0.9  # a homography that explains this share of the epipolar inliers wins
+_SAMPLE = {"homography": 4, "essential": 5, "fundamental": 7}  # matches that determine a model
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Verdict:
     Attributes
     ----------
     inlier
-        ``(M,)`` bool: one rigid motion or one plane explains them; all False where too few agree.
+        ``(M,)`` bool: one rigid motion or one plane explains them; all False where no more agree
+        than would by chance (:func:`is_meaningful`).
     residual
         ``(M,)`` px: signed distance of the match in the frame from its epipolar line; NaN where
         a homography was taken, or nothing, or where no line is defined.
@@ -77,14 +80,17 @@ def verify(
         first, second, calibrated = keyframe_pixels, pixels, None
     params = _usac(max_error, seed, rounds)
     planar, _ = _estimate(cv2.findHomography, first, second, params)
+    planar = _unless_chance(planar, second, max_error, "homography")
     if planar.mean() >= _PLANAR_SHARE:
         return _verdict(planar)  # nothing is left for an epipolar geometry to explain
     if calibrated is None:
         epipolar, fundamental = _estimate(cv2.findFundamentalMat, first, second, params)
+        epipolar = _unless_chance(epipolar, second, max_error, "fundamental")
     else:
         epipolar, essential = _estimate(
             cv2.findEssentialMat, first, second, calibrated, calibrated, None, None, params
         )
+        epipolar = _unless_chance(epipolar, second, max_error, "essential")
         inverse = np.linalg.inv(calibrated)
         fundamental = inverse @ essential @ inverse
     if planar.sum() >= _PLANAR_SHARE * epipolar.sum():
@@ -92,16 +98,57 @@ def verify(
     return _verdict(epipolar, *_line_distances(first, second, fundamental))
 
 
+def is_meaningful(inliers: int, matches: int, sample: int, chance: float) -> bool:
+    """Whether so many inliers say more than chance would.
+
+    The a-contrario model of Moisan and Stival ("A probabilistic criterion to detect rigid point
+    matches between two images and estimate the fundamental matrix", IJCV 2004): matches fall
+    anywhere, independently, each of them within reach of a given model with probability `chance`.
+    The number of models of k inliers that are to be expected among n such matches is at most
+    ``(n - s) C(n, k) C(k, s) chance^(k - s)``, s being the size of a minimal sample; a model is
+    meaningful where that number of false alarms is at most 1.
+    """
+    if inliers <= sample:
+        return False
+    false_alarms = np.log(matches - sample) + (inliers - sample) * np.log(chance)
+    false_alarms += _log_choose(matches, inliers) + _log_choose(inliers, sample)
+    return bool(false_alarms <= 0)
+
+
+def _log_choose(total: int, chosen: int) -> float:
+    return float(gammaln(total + 1) - gammaln(chosen + 1) - gammaln(total - chosen + 1))
+
+
+def _unless_chance(
+    inlier: NDArray[np.bool_], places: NDArray[np.float64], max_error: float, model: str
+) -> NDArray[np.bool_]:
+    """`inlier`, or none of them where so many agree with some model by chance.
+
+    Chance is the share of the rectangle that holds the second `places` which lies within reach of
+    a point (homography) or of a line (others: the diagonal is the longest one, and Sampson's
+    distance, which OpenCV thresholds, is the distance from the line over the root of two).
+    """
+    width, height = np.ptp(places, axis=0)
+    if model == "homography":
+        reach = np.pi * max_error**2
+    else:
+        reach = 2 * np.sqrt(2) * max_error * np.hypot(width, height)
+    area = width * height
+    chance = float(min(reach / area, 1.0)) if area > 0 else 1.0
+    count = int(inlier.sum())
+    if count >= _MIN_MATCHES and is_meaningful(count, len(inlier), _SAMPLE[model], chance):
+        return inlier
+    return np.zeros(len(inlier), bool)
+
+
 def _verdict(
     inlier: NDArray[np.bool_],
     residual: NDArray[np.float64] | None = None,
     normal: NDArray[np.float64] | None = None,
 ) -> Verdict:
-    count = len(inlier)
-    if inlier.sum() < _MIN_MATCHES or residual is None or normal is None:
-        residual, normal = np.full(count, np.nan), np.zeros((count, 2))
-    enough = inlier.sum() >= _MIN_MATCHES
-    return Verdict(inlier if enough else np.zeros(count, bool), residual, normal)
+    if not inlier.any() or residual is None or normal is None:
+        residual, normal = np.full(len(inlier), np.nan), np.zeros((len(inlier), 2))
+    return Verdict(inlier, residual, normal)
 
 
 def _line_distances(

@@ -36,6 +36,24 @@ class Links:
     tracked: NDArray[np.bool_]
     mutual: NDArray[np.bool_]
 
+    def select(self, rows: NDArray[np.bool_]) -> Links:
+        """The links of `rows`."""
+        return Links(self.matches.select(rows), self.tracked[rows], self.mutual[rows])
+
+    def measured(self, tracks: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which links something else than a prediction supports, ``(L,)`` bool.
+
+        Those of mutual nearest neighbours, and those of a track that its keypoint has kept. A
+        predicted place agrees with the motion that predicted it: where no alignment has
+        confirmed it, it is no evidence for that motion.
+
+        Parameters
+        ----------
+        tracks
+            ``(N,)`` tracks of the frame's keypoints after they have been measured, 0 for none.
+        """
+        return np.asarray(self.mutual | (tracks[self.matches.index] > 0))
+
     def restrict(
         self, rows: NDArray[np.int64], tracks: NDArray[np.int64], inlier: NDArray[np.bool_]
     ) -> tuple[Links, NDArray[np.bool_]]:
@@ -50,11 +68,10 @@ class Links:
         inlier
             ``(L,)`` carried along.
         """
-        index = self.matches.index
-        kept = (self.mutual | (tracks[index] > 0)) & np.isin(index, rows)
-        matches = self.matches.select(kept)
-        matches = replace(matches, index=np.searchsorted(rows, matches.index))
-        return Links(matches, self.tracked[kept], self.mutual[kept]), inlier[kept]
+        kept = self.measured(tracks) & np.isin(self.matches.index, rows)
+        links = self.select(kept)
+        matches = replace(links.matches, index=np.searchsorted(rows, links.matches.index))
+        return replace(links, matches=matches), inlier[kept]
 
 
 def claim_tracks(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from d2_ros.camera import Camera
-from d2_ros.matching.verification import verify
+from d2_ros.matching.verification import is_meaningful, verify
 
 MATRIX = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
 CAMERA = Camera(640, 480, MATRIX, np.array([-0.2, 0.05, 0.001, -0.001, 0.0]))
@@ -75,3 +77,45 @@ def test_too_few_or_degenerate_matches_verify_nothing():
     assert verify(noise[0], noise[1], CAMERA, CAMERA, 0.5, seed=0).inlier.mean() < 0.4
     same = np.full((30, 2), 100.0)
     verify(same, same, CAMERA, CAMERA, 2.0, seed=0)  # must not throw
+
+
+@pytest.mark.parametrize("max_error", [1.0, 4.0])
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_chance_is_no_evidence(calibrated, max_error):
+    """Fundamental matrices find up to 37 inliers among 200 matches that mean nothing."""
+    camera = CAMERA if calibrated else None
+    for count in (10, 20, 40, 80, 200):
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            first = rng.uniform([0, 0], [640, 480], (count, 2))
+            anywhere = rng.uniform([0, 0], [640, 480], (count, 2))
+            for second in (anywhere, first + rng.normal(0, 60, (count, 2))):
+                inlier = verify(second, first, camera, camera, max_error, seed=seed).inlier
+                assert not inlier.any(), (count, seed)
+
+
+def test_twenty_right_matches_among_as_many_wrong_ones_are_evidence():
+    for kind in SCENES:
+        first, second, outlier = scene(kind, wrong=0.5, count=40)
+        inlier = verify(second, first, CAMERA, CAMERA, 3.0, seed=0).inlier
+        assert inlier[~outlier].sum() >= 15
+
+
+@given(
+    matches=st.integers(8, 2000),
+    sample=st.sampled_from([4, 5, 7]),
+    chance=st.floats(1e-6, 0.5),
+    data=st.data(),
+)
+def test_more_matches_and_a_larger_reach_ask_for_more_inliers(matches, sample, chance, data):
+    inliers = data.draw(st.integers(0, matches))
+    if not is_meaningful(inliers, matches, sample, chance):
+        assert not is_meaningful(inliers, matches + 1, sample, chance)
+        assert not is_meaningful(inliers, matches, sample, min(1.0, 2 * chance))
+    assert not is_meaningful(matches, matches, sample, 1.0)
+
+
+def test_false_alarms_as_computed_by_hand():
+    """(10 - 4) C(10, 6) C(6, 4) p^2 <= 1 for p <= 1 / sqrt(18900) = 0.00727."""
+    assert is_meaningful(6, 10, 4, 0.0072)
+    assert not is_meaningful(6, 10, 4, 0.0074)

@@ -69,6 +69,16 @@ def test_restrict_renumbers_and_drops_what_only_a_lost_track_made(keyframe):
     assert len(inlier) == 2
 
 
+def test_a_predicted_place_that_nothing_has_measured_supports_no_link(keyframe):
+    tracks = np.array([0, 4, 5])
+    window = [keyframe([5, 4, 0])]
+    matches = Matches(np.array([0, 2]), np.zeros(2, int), np.array([2, 0]), np.ones(2, np.float32))
+    links = link_tracks(matches, tracks, torch.zeros(3, 512), window)
+    supported = links.measured(np.array([0, 0, 0]))  # both tracks have failed to align
+    assert links.matches.index[~supported].tolist() == [1]  # the other one is a mutual match too
+    assert links.measured(tracks).all()
+
+
 def test_without_keyframes_there_are_no_links():
     none = np.empty(0, np.int64)
     matches = Matches(none, none, none, np.empty(0, np.float32))
