@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import copyfile, rmtree
+from tempfile import mkdtemp
 from typing import Any, Protocol
+from weakref import finalize
 
 import zstandard
 from rosbags.rosbag1 import Reader as Rosbag1Reader
@@ -56,20 +57,13 @@ class BagFile(Protocol):
 
 
 class Scratch:
-    """A temporary folder for what cannot be read in place; made when needed, gone with the bag."""
-
-    def __init__(self) -> None:
-        self._folder: TemporaryDirectory[str] | None = None
-        self._count = 0
+    """Temporary folders for what cannot be read in place; they go with the bag, or at exit."""
 
     def place(self, name: str) -> Path:
         """Return where a file of this name may be put."""
-        if self._folder is None:
-            self._folder = TemporaryDirectory(prefix="d2_ros_bag_")
-        self._count += 1
-        folder = Path(self._folder.name, str(self._count))
-        folder.mkdir()
-        return folder / name
+        folder = mkdtemp(prefix="d2_ros_bag_")
+        finalize(self, rmtree, folder, ignore_errors=True)
+        return Path(folder, name)
 
 
 def open_file(path: Path, scratch: Scratch) -> BagFile:
@@ -119,7 +113,7 @@ def _in_place(path: Path, kind: str, scratch: Scratch) -> Path:
         # What a killed recorder has not merged yet; sqlite merges it when it opens the copy.
         target = scratch.place("bag.db3")
         for file in (path, *pending):
-            shutil.copyfile(file, f"{target}{file.name[len(path.name) :]}")
+            copyfile(file, f"{target}{file.name[len(path.name) :]}")
         with closing(sqlite3.connect(target)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return target
@@ -186,7 +180,7 @@ class IndexedFile:
                     left -= 1
                     yield Stored(time, item.topic, item.msgtype, bytes(data), self._decode)
             if left > 0:
-                raise ValueError(f"{left} messages that it promises are not there")
+                raise ValueError(f"messages that its index promises are missing: {left}")
         except Exception as error:
             raise damaged(self._path, error) from error
 

@@ -317,6 +317,22 @@ def test_neither_jpeg_nor_png_names_the_format(data):
         decode_compressed("h264", data)
 
 
+WORDS = ["bayer_", "rggb8", "rgb8", "bgr", ";", " ", "png", "compressed", "compressedDepth", "\n"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(WORDS) | st.text(max_size=4)).map("".join), st.data())
+def test_any_format_gives_an_image_or_the_one_error(format, data):
+    pixels = data.draw(st.sampled_from([GREY, COLOUR, DEEP, alpha(COLOUR), GREY[:1, :1]]))
+    try:
+        image = decode_compressed(format, encoded(pixels))
+    except D2RosError as error:
+        assert "\n" not in str(error)
+        return
+    assert image.shape[:2] == pixels.shape[:2]
+    assert image.shape[2:] in ((), (3,))
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from([".jpg", ".png"]), st.data())
 def test_damaged_bytes_give_an_image_or_the_one_error(ending, data):

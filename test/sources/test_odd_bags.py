@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 import zstandard
-from mcap.writer import IndexType
+from mcap.writer import CompressionType, IndexType
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
@@ -32,6 +32,7 @@ START = 1_700_000_000_000_000_000
 STEP = 100_000_000
 CAMERA = Camera(32, 24, [[50, 0, 15.5], [0, 51, 11.5], [0, 0, 1]], [])
 IMAGE, INFO = "/camera/image_raw", "/camera/camera_info"
+PLAIN = CompressionType.NONE
 ROS1 = get_typestore(Stores.ROS1_NOETIC)
 Item = tuple[int, str, str, bytes]
 """Time of recording, topic, type, bytes."""
@@ -77,7 +78,7 @@ def write_mcap(
         for time, topic, kind, data in items:
             if (topic, kind) not in channels:
                 words = build.TYPES.generate_msgdef(kind, ros_version=2)[0].encode()
-                told = ("ros2msg", words) if definitions else ("", b"")
+                told = ("ros2msg", words) if definitions or topic == INFO else ("", b"")
                 schema = writer.register_schema(kind, *told)
                 channels[topic, kind] = writer.register_channel(topic, encoding, schema)
             writer.add_message(channels[topic, kind], time, data, time)
@@ -231,7 +232,7 @@ def test_a_file_that_metadata_names_and_that_is_gone_is_named_after_the_rest(
         pytest.param({"use_chunking": False, "use_statistics": False}, id="no chunks nor counts"),
         pytest.param({"repeat_channels": False, "repeat_schemas": False}, id="nothing repeated"),
         pytest.param({"use_summary_offsets": False, "enable_crcs": False}, id="no sums"),
-        pytest.param({"definitions": False}, id="no definitions"),
+        pytest.param({"definitions": False}, id="no definition of images"),
         pytest.param({"profile": ""}, id="no profile"),
     ],
 )
@@ -273,7 +274,20 @@ def test_unchunked_messages_out_of_order_are_read_in_the_order_of_recording(
     assert [(frame.stamp - START) // STEP for frame in frames] == [1, 0, 2]
 
 
-def test_counts_that_promise_more_than_there_is_end_in_an_error(tmp_path: Path) -> None:
+def test_an_index_that_promises_more_than_there_is_ends_in_an_error(tmp_path: Path) -> None:
+    path = write_mcap(tmp_path / "a.mcap", recording(), enable_crcs=False, compression=PLAIN)
+    content = bytearray(path.read_bytes())
+    place = content.rindex(picture(2).tobytes())
+    content[content.rindex(b"\x05", 0, content.rindex(b"\x00\x01\x00\x00", 0, place) - 20)] = 0x99
+    path.write_bytes(content)
+    frames, _, damage = read(path)
+    assert [(frame.stamp - START) // STEP for frame in frames] == [0, 1, 3]
+    assert f"{path} is cut short or damaged (messages that its index promises are missing: 1)" in (
+        damage
+    )
+
+
+def test_counts_that_promise_more_than_there_is_do_not_keep_from_reading(tmp_path: Path) -> None:
     path = write_mcap(tmp_path / "a.mcap", recording())
     content = bytearray(path.read_bytes())
     for start, code, size in list(mcap_records(content)):
@@ -447,7 +461,7 @@ def test_metadata_of_every_distribution(tmp_path: Path, distribution: str, write
     text = {
         "rosbag2_bagfile_information": {
             **told,
-            "storage_identifier": "mcap",
+            "storage_identifier": {".mcap": "mcap", ".db3": "sqlite3"}[path.suffix],
             # As rosbag2 wrote them at first.
             "relative_file_paths": [f"bag/{path.name}"],
             "topics_with_message_count": [{"topic_metadata": topic, "message_count": 4}],
