@@ -326,8 +326,7 @@ def test_any_format_gives_an_image_or_the_one_error(format, data):
     pixels = data.draw(st.sampled_from([GREY, COLOUR, DEEP, alpha(COLOUR), GREY[:1, :1]]))
     try:
         image = decode_compressed(format, encoded(pixels))
-    except D2RosError as error:
-        assert "\n" not in str(error)
+    except D2RosError:
         return
     assert image.shape[:2] == pixels.shape[:2]
     assert image.shape[2:] in ((), (3,))
