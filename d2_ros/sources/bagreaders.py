@@ -20,7 +20,6 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from d2_ros.errors import D2RosError
 from d2_ros.sources.bagfolders import MCAP, ROSBAG1, SQLITE, bag_kind, is_compressed
 from d2_ros.sources.bagscan import (
-    Decoder,
     Stored,
     decode_cdr,
     reason_of,
@@ -157,11 +156,6 @@ class IndexedFile:
                 raise ValueError("its index does not list all of its messages")
             for item in _common(reader):
                 self.counts[item.topic, item.msgtype] += item.msgcount
-            self._decode: Decoder = (
-                ros1_decoder((item.msgtype, item.msgdef.data) for item in reader.connections)
-                if kind == ROSBAG1
-                else decode_cdr
-            )
 
     def _reader(self) -> Any:
         return _READERS[self._kind](self._place)
@@ -178,7 +172,9 @@ class IndexedFile:
                 wanted = [item for item in _common(reader) if item.topic in topics]
                 for item, time, data in reader.messages(wanted):
                     left -= 1
-                    yield Stored(time, item.topic, item.msgtype, bytes(data), self._decode)
+                    kind, text = item.msgtype, item.msgdef.data
+                    decode = ros1_decoder(kind, text) if self._kind == ROSBAG1 else decode_cdr
+                    yield Stored(time, item.topic, kind, bytes(data), decode)
             if left > 0:
                 raise ValueError(f"messages that its index promises are missing: {left}")
         except Exception as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import IO, Any, BinaryIO
 
@@ -12,6 +13,7 @@ from mcap.stream_reader import StreamReader, breakup_chunk
 from rosbags.rosbag1.reader import Header, RecordType, deserialize_time, read_bytes, read_uint32
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.msg import normalize_msgtype
+from rosbags.typesys.store import Typestore
 
 from d2_ros.sources.base import UnusableFrame
 from d2_ros.sources.messages import TYPES
@@ -82,21 +84,23 @@ def decode_cdr(data: bytes, kind: str) -> Any:
     return TYPES.deserialize_cdr(data, kind)
 
 
-def ros1_decoder(definitions: Iterable[tuple[str, str]]) -> Decoder:
-    """Return what decodes messages of ROS 1, by the definitions (type, text) in the bag itself.
+def ros1_decoder(kind: str, definition: str) -> Decoder:
+    """Return what decodes messages of a type of ROS 1, by its definition in the bag itself.
 
-    Those of Noetic stand in for the definitions that are empty or cannot be read.
+    Noetic's stands in for one that is empty or cannot be read.
     """
-    types = dict(_ROS1.fielddefs)
-    for kind, text in definitions:
-        if text.strip():
-            try:
-                types.update(get_types_from_msg(text, kind))
-            except Exception:  # one type that nobody may ask for; also parsers raise many kinds
-                continue
+    return lambda data, _: _ros1_store(kind, definition).deserialize_ros1(data, kind)
+
+
+@lru_cache(maxsize=64)
+def _ros1_store(kind: str, definition: str) -> Typestore:
+    """Build the types of a definition; not before a message of it is asked for."""
     store = get_typestore(Stores.EMPTY)
-    store.register(types)
-    return lambda data, kind: store.deserialize_ros1(data, kind)
+    try:
+        store.register(get_types_from_msg(definition, kind))
+    except Exception:  # the parser raises many kinds
+        return _ROS1
+    return store if definition.strip() else _ROS1
 
 
 def scan_mcap(stream: IO[bytes]) -> Iterator[Stored]:
@@ -113,7 +117,7 @@ def scan_mcap(stream: IO[bytes]) -> Iterator[Stored]:
             elif schema is not None and record.message_encoding == "ros1":
                 kind = normalize_msgtype(schema.name)
                 text = schema.data.decode(errors="replace")
-                channels[record.id] = record.topic, kind, ros1_decoder([(kind, text)])
+                channels[record.id] = record.topic, kind, ros1_decoder(kind, text)
         elif isinstance(record, Message) and record.channel_id in channels:
             topic, kind, decode = channels[record.channel_id]
             yield Stored(record.log_time, topic, kind, record.data, decode)
@@ -138,10 +142,9 @@ def scan_rosbag1(stream: BinaryIO) -> Iterator[Stored]:
         if kind == RecordType.CONNECTION:
             told = Header.read(BytesIO(len(data).to_bytes(4, "little") + data))
             name = normalize_msgtype(told.get_string("type"))
-            definition = name, told.get_string("message_definition")
             number = header.get_uint32("conn")
             if number not in connections:
-                decoder = ros1_decoder([definition])
+                decoder = ros1_decoder(name, told.get_string("message_definition"))
                 connections[number] = header.get_string("topic"), name, decoder
         elif kind == RecordType.MSGDATA:
             topic, name, decode = connections[header.get_uint32("conn")]
