@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Mapping, Sequence
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 import yaml
@@ -55,24 +58,117 @@ def read_overrides(overrides: Sequence[str] | None) -> dict[str, Any]:
 
 def write_json(path: Path, figures: Mapping[str, float | int | str]) -> None:
     """Write a flat object of numbers and strings."""
+    write_file(path, (json.dumps(dict(figures), indent=2) + "\n").encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file; one that was there before stays whole until the new one is.
+
+    Raises
+    ------
+    D2RosError
+        If it cannot be written.
+    """
+    target = Path(os.path.realpath(path))  # a link stays a link
     try:
-        path.write_text(json.dumps(dict(figures), indent=2) + "\n", encoding="utf-8")
+        if target.exists() and not target.is_file():  # a pipe or /dev/stdout
+            path.write_bytes(content)
+            return
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            scratch.write_bytes(content)
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
     except OSError as error:
-        raise D2RosError(f"cannot write {path}: {error.strerror}") from None
+        raise D2RosError(f"cannot write {path}: {error.strerror}; choose another place") from None
 
 
-def output_file(path: Path, *inputs: str | Path) -> Path:
-    """Return `path` once its folder exists and is writable and it is none of the inputs.
+def output_file(path: Path, *inputs: str | Path | None) -> Path:
+    """Return `path` once it can be written to and is nothing of what is read.
 
     Raises
     ------
     D2RosError
         If it cannot be written to, or writing it would destroy an input.
     """
-    make_folder(path.parent)
-    if path.exists() and any(Path(item).exists() and path.samefile(item) for item in inputs):
-        raise D2RosError(f"output {path} is the input itself; choose another name")
+    spare_inputs(path, *inputs)
+    if path.is_dir():
+        raise D2RosError(f"output {path} is a folder; give the name of a file")
+    if path.is_file() or not path.exists():  # pipes and devices have no folder to write to
+        make_folder(path.parent)
     return path
+
+
+def output_folder(path: Path, *inputs: str | Path | None) -> Path:
+    """Return `path` once it is a folder that can be written to, outside of what is read.
+
+    Raises
+    ------
+    D2RosError
+        If it cannot be written to, or would change an input.
+    """
+    spare_inputs(path, *inputs)
+    return make_folder(path)
+
+
+def spare_inputs(path: Path, *inputs: str | Path | None) -> None:
+    """Refuse an output that is an input, lies in one, or is one of its files by another name.
+
+    Parameters
+    ----------
+    path
+        The file or folder to be written; it need not exist.
+    inputs
+        Files and folders that are read; names of other things, such as ``synthetic``, and None
+        are passed over.
+
+    Raises
+    ------
+    D2RosError
+        If writing `path` would change an input.
+    """
+    real = Path(os.path.realpath(path))
+    around = {identity for place in real.parents if (identity := _identity(place))}
+    itself = _identity(real)
+    for item in map(Path, filter(None, inputs)):
+        source = _identity(item)
+        if source is None:
+            continue
+        if source == itself:
+            raise D2RosError(f"output {path} is the input itself; choose another name")
+        if not source.is_dir:
+            continue
+        if source in around or any(
+            inner == itself or (inner.is_dir and inner in around) for inner in _inside(item)
+        ):
+            raise D2RosError(f"output {path} lies inside the input {item}; choose another place")
+
+
+class _Identity(NamedTuple):
+    """What a file or folder is, whatever it is called: links and other spellings are the same."""
+
+    device: int
+    number: int
+    is_dir: bool
+
+
+def _identity(path: Path) -> _Identity | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return _Identity(status.st_dev, status.st_ino, stat.S_ISDIR(status.st_mode))
+
+
+def _inside(folder: Path) -> Iterator[_Identity]:
+    """Yield all that is in a folder; folders that are links themselves, but not what is in them."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if identity := _identity(Path(place, name)):
+                yield identity
 
 
 def make_folder(path: Path) -> Path:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,14 +58,13 @@ def demo(
     source: Any = open_source(f"synthetic:size={size},frames={frames}")
     folder = make_folder(out)
     started = time.perf_counter()
-    with _terminate_like_interrupt():
-        _write_sequence(source, folder / "sequence.mcap")
-        node_started = time.perf_counter()
-        _run_node(config, folder)
-        node_s = time.perf_counter() - node_started
-        published = read_features(folder / "features.mcap", FEATURES)
-        errors = track_errors(published, source)
-        write_overlays(folder, published)
+    _write_sequence(source, folder / "sequence.mcap")
+    node_started = time.perf_counter()
+    _run_node(config, folder)
+    node_s = time.perf_counter() - node_started
+    published = read_features(folder / "features.mcap", FEATURES)
+    errors = track_errors(published, source)
+    write_overlays(folder, published)
     figures: dict[str, float | int | str] = {
         **accuracy_figures(errors),
         "node_s": node_s,
@@ -101,20 +97,6 @@ def _for_demo(config: Config) -> Config:
         "input.rectified": False,
     }
     return with_values(config, fixed)
-
-
-@contextmanager
-def _terminate_like_interrupt() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as Ctrl-C does, so that no process is left behind."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _write_sequence(source: Source, path: Path) -> None:
