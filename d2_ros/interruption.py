@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
-"""The signals beside Ctrl-C's that ask a process to end: a service that stops, a closed terminal."""
+"""Signals that ask a process to end, beside Ctrl-C's: at a shutdown, or a closed terminal."""
 
 
 def end_on_signals() -> None:

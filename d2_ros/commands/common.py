@@ -6,15 +6,17 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 import yaml
 
 from d2_ros.config import Config, load_params_file, with_values
 from d2_ros.errors import D2RosError
+
+Item = TypeVar("Item")
 
 ParamsFile = Annotated[
     Path | None, typer.Option("--params-file", help="The node's own YAML parameter file.")
@@ -39,6 +41,10 @@ Json = Annotated[
 ]
 
 
+Start = Annotated[int, typer.Option(min=0, help="Frames of SRC to skip at the beginning.")]
+Frames = Annotated[int | None, typer.Option(min=1, help="Frames to use; default: all the others.")]
+
+
 def load_config(params_file: Path | None, overrides: Sequence[str] | None) -> Config:
     """Defaults, then the parameter file, then ``name:=value`` overrides."""
     values: dict[str, Any] = load_params_file(params_file) if params_file else {}
@@ -54,6 +60,53 @@ def read_overrides(overrides: Sequence[str] | None) -> dict[str, Any]:
             raise D2RosError(f"-p {text} is not of the form name:=value")
         values[name] = yaml.safe_load(value)
     return values
+
+
+def progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
+    """Yield `items` behind a progress bar; a `total` of 0 or None is not known."""
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, title, total or None, console=Console(stderr=True))
+
+
+def tell_ending(
+    out: Path, frames: int, refused: Sequence[str], ending: BaseException | None
+) -> None:
+    """Raise what has ended the writing of `out` early, with the number of frames it holds.
+
+    Parameters
+    ----------
+    out
+        The bag.
+    frames
+        How many are in it.
+    refused
+        Why each of the frames that were left out was.
+    ending
+        The damage of the source, or what Ctrl-C and SIGTERM raise; None at the source's own end.
+
+    Raises
+    ------
+    D2RosError
+        For damage, frames that were left out, and a source without any frame.
+    """
+    whole = frames + len(refused)
+    left_out = f"{len(refused)} of {whole} frames were left out: {refused[0]}" if refused else ""
+    if frames:
+        result = f"the {frames} frames until then are in {out}"
+    else:
+        result = f"no frame was written, and {out} is as it was"
+    if isinstance(ending, D2RosError):
+        parts = [str(ending), result, left_out]
+        raise D2RosError("; ".join(filter(None, parts)))
+    if ending is not None:
+        typer.echo(f"d2-ros: interrupted; {result}", err=True)
+        raise ending
+    if not frames:
+        raise D2RosError(f"{left_out or 'the source has no frames'}; {result}")
+    if refused:
+        raise D2RosError(left_out)
 
 
 def write_json(path: Path, figures: Mapping[str, float | int | str]) -> None:
@@ -96,10 +149,27 @@ def output_file(path: Path, *inputs: str | Path | None) -> Path:
     """
     spare_inputs(path, *inputs)
     if path.is_dir():
-        raise D2RosError(f"output {path} is a folder; give the name of a file")
+        raise D2RosError(f"cannot write {path}: it is a folder; give the name of a file")
     if path.is_file() or not path.exists():  # pipes and devices have no folder to write to
         make_folder(path.parent)
     return path
+
+
+def output_files(outputs: Iterable[Path | None], *inputs: str | Path | None) -> None:
+    """Check all files that a command will write, before it begins; None is passed over.
+
+    Raises
+    ------
+    D2RosError
+        As :func:`output_file` does, or if two of them are the same file.
+    """
+    seen: dict[str, Path] = {}
+    for path in filter(None, outputs):
+        output_file(path, *inputs)
+        if path.is_file() or not path.exists():
+            other = seen.setdefault(os.path.realpath(path), path)
+            if other is not path:
+                raise D2RosError(f"{other} and {path} are one output; give two names")
 
 
 def output_folder(path: Path, *inputs: str | Path | None) -> Path:
@@ -133,7 +203,7 @@ def spare_inputs(path: Path, *inputs: str | Path | None) -> None:
     real = Path(os.path.realpath(path))
     around = {identity for place in real.parents if (identity := _identity(place))}
     itself = _identity(real)
-    for item in map(Path, filter(None, inputs)):
+    for item in (Path(name) for name in inputs if name):
         source = _identity(item)
         if source is None:
             continue

@@ -15,7 +15,8 @@ from d2_ros.commands.common import (
     Overrides,
     ParamsFile,
     load_config,
-    make_folder,
+    output_files,
+    output_folder,
     write_json,
 )
 
@@ -56,7 +57,8 @@ def demo(
     require_ros()
     load_weights(config.weights)  # the node would only find out after minutes of rendering
     source: Any = open_source(f"synthetic:size={size},frames={frames}")
-    folder = make_folder(out)
+    output_files([json], params_file)
+    folder = output_folder(out)
     started = time.perf_counter()
     _write_sequence(source, folder / "sequence.mcap")
     node_started = time.perf_counter()
@@ -101,11 +103,11 @@ def _for_demo(config: Config) -> Config:
 
 def _write_sequence(source: Source, path: Path) -> None:
     """Write the sequence as the bag of a calibrated camera with known poses."""
-    from d2_ros.commands.convert import write_frames
+    from d2_ros.commands.convert import Written, write_frames
     from d2_ros.sources.writer import BagWriter
 
     with BagWriter(path) as bag:
-        write_frames(source, source.poses(), bag)
+        write_frames(source, source.poses(), bag, Written())
 
 
 def _run_node(config: Config, folder: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError
-from d2_ros.sources.base import Frame
+from d2_ros.sources.base import Frame, UnusableFrame
 from d2_ros.sources.images import read_image
 
 SUFFIXES = {
@@ -63,8 +63,15 @@ class ImageFiles:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in time order."""
-        for stamp, file in zip(self.stamps, self.files, strict=True):
-            yield Frame(int(stamp), read_image(file), self.camera)
+        # No generator: that would end at the first image that cannot be used.
+        return map(self._frame, self.stamps.tolist(), self.files)
+
+    def _frame(self, stamp: int, file: Path) -> Frame:
+        try:
+            return Frame(stamp, read_image(file), self.camera)
+        except D2RosError as error:
+            where = "" if str(file) in str(error) else f"{file}: "
+            raise UnusableFrame(f"{where}{error}") from None
 
     def poses(self) -> NDArray[np.float64] | None:
         """Ground truth ``T_world_camera``."""
@@ -72,5 +79,13 @@ class ImageFiles:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files directly in `folder`, unordered."""
-    return [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+    """Return the image files directly in `folder`, unordered.
+
+    Hidden ones are not among them: macOS puts a ``._name.png`` beside every ``name.png`` that it
+    copies to another file system.
+    """
+    return [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    ]

@@ -60,6 +60,7 @@ class BagWriter:
         self._path = path
         self._target = Path(os.path.realpath(path))  # a link stays a link
         self._written = self._target
+        self._failed = False
         try:
             if self._target.is_file():
                 if not os.access(self._target, os.W_OK):
@@ -107,12 +108,13 @@ class BagWriter:
                 if not self._channels:
                     if self._written.is_file():
                         self._written.unlink()
-                elif replace and self._written != self._target:
+                elif replace and not self._failed and self._written != self._target:
                     self._written.replace(self._target)
             except OSError as error:
                 raise self._failure(error) from None
 
     def _failure(self, error: OSError) -> D2RosError:
+        self._failed = True
         kept = ""
         if self._written != self._target and self._written.exists():
             kept = f" ({self._path} is as it was, the part that was written is {self._written})"
