@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.errors import D2RosError
-from d2_ros.sources.base import Frame, Source, UnusableFrame
+from d2_ros.sources.base import Frame, Source
 from d2_ros.sources.files import ImageFiles
 
 
@@ -80,43 +79,16 @@ class Stretch:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in time order; damage behind the stretch does not matter."""
-        return _Steps(self)
+        frame = None
+        for frame in islice(self.whole, self.start, self.stop):
+            yield frame
+        if frame is None:
+            raise _nothing_left(self.whole, self.start)
 
     def poses(self) -> NDArray[np.float64] | None:
         """Ground truth ``T_world_camera``, ``(len, 4, 4)``, NaN where unknown; None without."""
         poses = self.whole.poses()
         return None if poses is None else poses[self.start : self.stop]
-
-
-class _Steps:
-    """No generator, and no islice: those end for good at a frame that cannot be used."""
-
-    def __init__(self, stretch: Stretch) -> None:
-        self._stretch = stretch
-        self._frames = iter(stretch.whole)
-        self._number = 0
-
-    def __iter__(self) -> _Steps:
-        return self
-
-    def __next__(self) -> Frame:
-        start, stop = self._stretch.start, self._stretch.stop
-        while self._number < start:
-            with suppress(UnusableFrame):
-                self._step()
-        if stop is not None and self._number >= stop:
-            raise StopIteration
-        return self._step()
-
-    def _step(self) -> Frame:
-        try:
-            return next(self._frames)
-        except StopIteration:
-            if self._number > self._stretch.start:
-                raise
-            raise _nothing_left(self._stretch.whole, self._stretch.start) from None
-        finally:
-            self._number += 1
 
 
 def _nothing_left(source: Source, start: int) -> D2RosError:
