@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +57,10 @@ for _bits, _depth in ((8, "u1"), (16, "u2")):
     ENCODINGS[f"bayer_bggr{_bits}"] = _Layout(_depth, 1, cv2.COLOR_BayerRG2BGR)
     ENCODINGS[f"bayer_gbrg{_bits}"] = _Layout(_depth, 1, cv2.COLOR_BayerGR2BGR)
     ENCODINGS[f"bayer_grbg{_bits}"] = _Layout(_depth, 1, cv2.COLOR_BayerGB2BGR)
+
+
+_TRANSPORT = re.compile(r"(\w+) *;.*\bcompressed\b *(\w*)")
+"""``ENCODING; CODEC compressed TARGET``, as image_transport tells what it has compressed."""
 
 
 def decode_image(
@@ -128,7 +133,8 @@ def decode_compressed(format: str, data: Any) -> NDArray[Any]:
     Parameters
     ----------
     format
-        As in the message; only named in errors, the data say themselves what they are.
+        As in the message. The data say themselves what they are, except for what image_transport
+        did before it compressed them: see :func:`_from_stored`.
     data
         Anything with the buffer protocol.
 
@@ -141,6 +147,11 @@ def decode_compressed(format: str, data: Any) -> NDArray[Any]:
     D2RosError
         If the data are not JPEG or PNG, are cut short, or claim more than `MAX_PIXELS`.
     """
+    if "compressedDepth" in format:
+        raise D2RosError(
+            f"compressed image of format {format[:40]!r} holds depths, not a picture; "
+            "choose the topic of the camera's images"
+        )
     content = bytes(data)
     header = _header(content)
     if header is None:
@@ -155,7 +166,27 @@ def decode_compressed(format: str, data: Any) -> NDArray[Any]:
         )
     if not complete:
         raise D2RosError(f"compressed image ({format[:40]!r}, {len(content)} bytes) is cut short")
-    return _decode(content, f"compressed image of format {format[:40]!r}")
+    return _from_stored(format, _decode(content, f"compressed image of format {format[:40]!r}"))
+
+
+def _from_stored(format: str, image: NDArray[Any]) -> NDArray[Any]:
+    """Undo what compressed_image_transport's `format` says was compressed; return grey or BGR.
+
+    Its PNGs, and its JPEGs of before July 2021, hold a Bayer mosaic as it is, the later JPEGs grey
+    ("mono8"). Colours are in OpenCV's order only where it names that: older versions stored RGB.
+    """
+    told = _TRANSPORT.match(format)
+    if told is None:
+        return image
+    encoding, target = told.groups()
+    stored = target or encoding
+    if stored.startswith("bayer_") and image.ndim == 2:
+        if stored not in ENCODINGS:
+            raise D2RosError(f"compressed image has an unknown Bayer pattern: {format[:40]!r}")
+        return cv2.cvtColor(image, ENCODINGS[stored].conversion)
+    if encoding.startswith(("rgb", "bgr")) and not target.startswith("bgr") and image.ndim == 3:
+        return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return image
 
 
 def read_image(path: Path) -> NDArray[Any]:

@@ -127,6 +127,19 @@ def test_compressed_images_are_decoded_and_rubbish_is_refused() -> None:
         messages.read_image(CompressedImage(format="jpeg", data=b"rubbish"))
 
 
+def test_a_compressed_bayer_mosaic_is_that_of_the_raw_message() -> None:
+    import cv2
+
+    mosaic = np.random.default_rng(0).integers(0, 256, (8, 10), np.uint8)
+    raw = messages.make_image(messages.make_header(STAMP, "optical"), mosaic)
+    raw.encoding = "bayer_rggb8"
+    data = messages.byte_array(cv2.imencode(".png", mosaic)[1])
+    message = CompressedImage(format="bayer_rggb8; png compressed ", data=data)
+    image = messages.read_image(message)
+    assert image.shape == (8, 10, 3)
+    np.testing.assert_array_equal(image, messages.read_image(raw))
+
+
 def test_unknown_encodings_are_named() -> None:
     message = messages.make_image(messages.make_header(1, ""), np.zeros((4, 4), np.uint8))
     message.encoding = "tiger32"

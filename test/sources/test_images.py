@@ -200,6 +200,68 @@ def test_jpeg_from_any_buffer(kind):
     np.testing.assert_allclose(image.astype(int), smooth, atol=4)
 
 
+def encoded(pixels, ending=".png"):
+    return cv2.imencode(ending, pixels)[1].tobytes()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_a_compressed_bayer_mosaic_gives_the_colours_of_the_raw_one(pattern, bits):
+    mosaic = RNG.integers(0, 1 << bits, (8, 10), f"u{bits // 8}")
+    step, data = payload(mosaic)
+    raw = decode_image(f"bayer_{pattern}{bits}", 8, 10, step, False, data)
+    image = decode_compressed(f"bayer_{pattern}{bits}; png compressed ", encoded(mosaic))
+    assert image.dtype == mosaic.dtype
+    np.testing.assert_array_equal(image, raw)
+
+
+@pytest.mark.parametrize(
+    ("format", "stored", "expected"),
+    [
+        ("bayer_rggb8; jpeg compressed mono8", GREY, GREY),  # demosaiced before it was compressed
+        ("bayer_rggb8; png compressed bgr8", COLOUR, COLOUR),
+        ("bayer_rggb8; png compressed ", COLOUR, COLOUR),  # nothing left to demosaic
+        ("mono8; jpeg compressed mono8", GREY, GREY),
+        ("mono16; png compressed ", DEEP[..., 0], DEEP[..., 0]),
+        ("16UC1; png compressed ", DEEP[..., 0], DEEP[..., 0]),
+        ("bgr8; png compressed bgr8", COLOUR, COLOUR),
+        ("rgb8; png compressed bgr8", COLOUR, COLOUR),
+        ("rgba8; png compressed bgr8", COLOUR, COLOUR),
+        ("rgb16; png compressed bgr16", DEEP, DEEP),
+        ("rgb8; png compressed rgb8", COLOUR, COLOUR[..., ::-1]),  # as Fuerte's plugin wrote them
+        ("bgr8; png compressed ", COLOUR, COLOUR[..., ::-1]),
+        ("yuv422; png compressed bgr8", COLOUR, COLOUR),
+        ("png", COLOUR, COLOUR),
+        ("bgr8; png ", COLOUR, COLOUR),
+    ],
+)
+def test_formats_of_image_transport(format, stored, expected):
+    np.testing.assert_array_equal(decode_compressed(format, encoded(stored)), expected)
+
+
+def test_the_mosaic_of_an_old_jpeg_is_demosaiced():
+    levels = np.array([[200, 60], [60, 10]], np.uint8)
+    content = encoded(np.tile(levels, (8, 8)), ".jpg")
+    image = decode_compressed("bayer_rggb8; jpeg compressed ", content)
+    assert image.shape == (16, 16, 3)
+    np.testing.assert_allclose(image[4:-4, 4:-4].mean((0, 1)), [10, 60, 200], atol=8)
+
+
+@pytest.mark.parametrize(
+    "format",
+    ["16UC1; compressedDepth", "16UC1; compressedDepth png", "32FC1; compressedDepth rvl"],
+)
+def test_compressed_depths_are_refused_as_such(format):
+    data = bytes(12) + encoded(DEEP[..., 0])
+    with pytest.raises(D2RosError, match=f"'{format}' holds depths, not a picture"):
+        decode_compressed(format, data)
+
+
+def test_an_unknown_bayer_pattern_is_named():
+    with pytest.raises(D2RosError, match="unknown Bayer pattern: 'bayer_rgbw8; png compressed '"):
+        decode_compressed("bayer_rgbw8; png compressed ", encoded(GREY))
+
+
 @pytest.mark.parametrize("ending", [".jpg", ".png"])
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
 def test_compressed_image_cut_short_is_refused(ending, share):
