@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.errors import D2RosError
-from d2_ros.sources.bagfiles import open_bag
+from d2_ros.sources.bagfiles import Bag
 from d2_ros.sources.images import decode_compressed
 
 TOPIC = "/d2_frontend/camera/overlay/compressed"
@@ -51,7 +51,7 @@ def write_overlays(folder: Path, published: Sequence[tuple[int, NDArray[np.void]
 
 
 def _overlays(bag: Path) -> Iterator[NDArray[Any]]:
-    for _, message in open_bag([bag]).messages([TOPIC]):
+    for _, message in Bag([bag]).messages([TOPIC]):
         yield decode_compressed(message.format, message.data)
 
 

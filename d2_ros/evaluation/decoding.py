@@ -33,13 +33,13 @@ def read_features(bag: Path, topic: str) -> list[tuple[int, NDArray[np.void]]]:
     D2RosError
         If the bag cannot be read, has no such topic, or a field is missing.
     """
-    from d2_ros.sources.bagfiles import open_bag  # rosbags takes a while to load
+    from d2_ros.sources.bagfiles import Bag  # rosbags takes a while to load
     from d2_ros.sources.messages import stamp_of
     from d2_ros.sources.opening import find_bag
 
     if not (files := find_bag(bag)):
         raise D2RosError(f"{bag} is no bag; give a .mcap file or a rosbag2 folder")
-    content = open_bag(files)
+    content = Bag(files)
     if topic not in content.topics:
         raise D2RosError(f"bag {bag} has no topic {topic}; it has {', '.join(content.topics)}")
     return [(stamp_of(message), _rows(message)) for _, message in content.messages([topic])]

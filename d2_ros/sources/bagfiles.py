@@ -1,148 +1,145 @@
-"""Messages of a bag of any format; of a damaged one, as many as can be had."""
+"""Messages of a bag of any format and number of files; of a damaged one, all that can be had."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from heapq import merge
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
-
-from mcap.records import Channel, Chunk, McapRecord, Message, Schema
-from mcap.stream_reader import StreamReader, breakup_chunk
-from rosbags.highlevel import AnyReader
+from typing import Any, TypeVar
 
 from d2_ros.errors import D2RosError
-from d2_ros.sources.messages import TYPES
-from d2_ros.sources.soundness import SoundPath, unpacked
+from d2_ros.sources.bagfolders import named_files, recordings, storage_files
+from d2_ros.sources.bagreaders import BagFile, Scratch, open_file
+from d2_ros.sources.bagscan import Stored
 
 Item = TypeVar("Item")
 
-_REMEDIES = {".bag": "`rosbag reindex`", ".db3": "`sqlite3 FILE .recover`"}
 
+class Bag:
+    """Topics and messages of a bag; messages may be asked for again and again.
 
-class Bag(Protocol):
-    """Topics and messages of a bag; messages may be asked for again and again."""
-
-    topics: dict[str, tuple[str, int]]
-    """Topic -> (message type such as ``sensor_msgs/msg/Image``, number of messages)."""
-
-    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
-        """Yield (topic, deserialised message) in the order of recording.
-
-        Raises
-        ------
-        D2RosError
-            Where the bag is damaged, after the messages before the damage.
-        """
-        ...
-
-
-def open_bag(paths: Sequence[Path]) -> Bag:
-    """Open a rosbag2 folder, or bag files.
+    Parameters
+    ----------
+    paths
+        A rosbag2 folder, or bag files. Those that a recorder has split are read one after the
+        other, as the folder's ``metadata.yaml`` or their names tell; others at the same time.
 
     Raises
     ------
     D2RosError
         If no message can be had from them.
     """
-    try:
-        return IndexedBag(paths)
-    except D2RosError as damage:
-        # MCAP can be read from its start without its index, which is written last.
-        files = [file for path in paths for file in ([path, *sorted(path.glob("*.mcap"))])]
-        scanned = ScannedBag([file for file in files if file.suffix == ".mcap" and file.is_file()])
-        if not scanned.topics:
-            raise damage from None
-        return scanned
 
-
-class IndexedBag:
-    """A complete bag, read by rosbags."""
+    topics: dict[str, tuple[str, int]]
+    """Topic -> (message type such as ``sensor_msgs/msg/Image``, number of messages). Of a topic
+    with messages of several types, the most frequent one."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-        self.topics: dict[str, tuple[str, int]] = {}
-        # On damaged files rosbags raises errors of many kinds, from struct's to its assertions.
-        try:
-            with self._reader() as reader:
-                for topic, info in reader.topics.items():
-                    self.topics[topic] = (info.msgtype or "", info.msgcount)
-        except Exception as error:
-            raise damaged(paths[0], error) from error
-
-    def _reader(self) -> AnyReader:
-        return AnyReader([SoundPath(path) for path in self._paths], default_typestore=TYPES)
-
-    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
-        """Yield (topic, deserialised message) in the order of recording."""
-        try:
-            with self._reader() as reader:
-                wanted = [item for item in reader.connections if item.topic in topics]
-                for connection, _, raw in reader.messages(wanted) if wanted else ():
-                    yield connection.topic, reader.deserialize(raw, connection.msgtype)
-        except Exception as error:
-            raise damaged(self._paths[0], error) from error
-
-
-class ScannedBag:
-    """MCAP files whose end is missing, read from their start up to the damage."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = files
+        self._faults: list[D2RosError] = []
+        self._scratch = Scratch()
+        opened = [self._open(files) for files in self._files(paths)]
+        self._recordings = [files for files in opened if files]
         counts: Counter[tuple[str, str]] = Counter()
-        counts.update((topic, kind) for topic, kind, _ in until_damage(self._scan()))
-        self.topics = {topic: (kind, count) for (topic, kind), count in counts.items()}
+        for file in (file for files in opened for file in files):
+            counts.update(file.counts)
+        self.topics = {}
+        for (topic, kind), count in sorted(counts.items(), key=lambda item: item[1]):
+            self.topics[topic] = kind, count
+        if not self.topics:
+            self.check()
+
+    def check(self) -> None:
+        """Raise what was found on opening, if anything: files that are gone or without a message.
+
+        :meth:`stored` does so at its end.
+        """
+        if self._faults:
+            raise _joined(self._faults)
+
+    def _files(self, paths: Sequence[Path]) -> list[list[Path]]:
+        folders = [path for path in paths if path.is_dir()]
+        files = [path for path in paths if not path.is_dir()]
+        split = recordings(files)
+        for folder in folders:
+            named, gone = named_files(folder)
+            if gone:
+                self._faults.append(
+                    D2RosError(
+                        f"bag {folder} lacks {', '.join(gone)}, which its metadata.yaml names; "
+                        "put back what was moved, or make do with the rest by `ros2 bag reindex`"
+                    )
+                )
+            split += [named] if named or gone else recordings(storage_files(folder))
+        if not any(split) and not self._faults:
+            raise D2RosError(
+                f"bag {paths[0]} holds no .mcap or .db3 file and no metadata.yaml that names one; "
+                "give the folder that a recorder has written"
+            )
+        return split
+
+    def _open(self, paths: Sequence[Path]) -> list[BagFile]:
+        files = []
+        for path in paths:
+            try:
+                files.append(open_file(path, self._scratch))
+            except D2RosError as error:
+                self._faults.append(error)
+        return files
+
+    def stored(self, topics: Collection[str]) -> Iterator[Stored]:
+        """Yield the messages on these topics, not decoded yet, in the order of recording.
+
+        Raises
+        ------
+        D2RosError
+            At the end, if files are damaged or gone; it names all of them.
+        """
+        faults = self._faults.copy()
+        parts = [_joint(files, topics, faults) for files in self._recordings]
+        for item in merge(*parts, key=lambda item: item.time):
+            if self.topics.get(item.topic, ("", 0))[0] == item.kind:
+                yield item
+        if faults:
+            raise _joined(faults)
 
     def messages(self, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
-        """Yield (topic, deserialised message) in the order of recording."""
-        for topic, kind, raw in self._scan():
-            if topic in topics:
-                try:
-                    message = TYPES.deserialize_cdr(raw, kind)
-                except Exception as error:
-                    raise damaged(self._files[0], error) from error
-                yield topic, message
+        """Yield (topic, message) in the order of recording.
 
-    def _scan(self) -> Iterator[tuple[str, str, bytes]]:
-        for file in self._files:
-            schemas: dict[int, Schema] = {}
-            channels: dict[int, Channel] = {}
-            try:
-                with SoundPath(file).open("rb") as stream:
-                    for record in _records(stream):
-                        if isinstance(record, Schema):
-                            schemas[record.id] = record
-                        elif isinstance(record, Channel) and record.message_encoding == "cdr":
-                            channels[record.id] = record
-                        elif isinstance(record, Message) and record.channel_id in channels:
-                            channel = channels[record.channel_id]
-                            yield channel.topic, schemas[channel.schema_id].name, record.data
-            except Exception as error:
-                raise damaged(file, error) from error
+        Raises
+        ------
+        UnusableFrame
+            In place of a message that cannot be decoded; the next one may be asked for.
+        D2RosError
+            At the end, if files are damaged or gone; it names all of them.
+        """
+        # Unlike a generator, map goes on with the next item after an error.
+        return map(_decoded, self.stored(topics))
 
 
-def _records(stream: IO[bytes]) -> Iterator[McapRecord]:
-    """Yield the records of an MCAP file, those in chunks among them."""
-    for record in StreamReader(stream, emit_chunks=True, validate_crcs=True).records:
-        if isinstance(record, Chunk):
-            yield from breakup_chunk(unpacked(record), validate_crc=True)
-        else:
-            yield record
+def _decoded(item: Stored) -> tuple[str, Any]:
+    return item.topic, item.message()
+
+
+def _joint(
+    files: Sequence[BagFile], topics: Collection[str], faults: list[D2RosError]
+) -> Iterator[Stored]:
+    """Yield the messages of one file after the other, going on behind a damaged one."""
+    for file in files:
+        try:
+            yield from file.stored(topics)
+        except D2RosError as error:
+            faults.append(error)
+
+
+def _joined(faults: Sequence[D2RosError]) -> D2RosError:
+    if len(faults) == 1:
+        return faults[0]
+    return D2RosError(f"{len(faults)} faults: " + "; ".join(str(fault) for fault in faults))
 
 
 def until_damage(items: Iterator[Item]) -> Iterator[Item]:
     """Yield what can be read, for callers whose own reading of the frames tells of the damage."""
     with suppress(D2RosError):
         yield from items
-
-
-def damaged(path: Path, error: Exception) -> D2RosError:
-    """Return the sentence for a bag that is cut short or otherwise unreadable."""
-    if isinstance(error, OSError):
-        return D2RosError(f"bag {path} cannot be read: {error.strerror}")
-    reason = str(error).rstrip(".") or type(error).__name__
-    remedy = _REMEDIES.get(path.suffix, "`mcap recover`")
-    return D2RosError(
-        f"bag {path} is cut short or damaged ({reason}); recover it with {remedy} or record again"
-    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,8 +13,9 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera, from_calibration
 from d2_ros.errors import D2RosError
-from d2_ros.sources.bagfiles import open_bag, until_damage
-from d2_ros.sources.base import Frame
+from d2_ros.sources.bagfiles import Bag, until_damage
+from d2_ros.sources.bagscan import Stored
+from d2_ros.sources.base import Frame, UnusableFrame
 from d2_ros.sources.images import decode_compressed, decode_image
 from d2_ros.sources.messages import stamp_of
 from d2_ros.sources.trajectories import interpolate, pose_matrices
@@ -23,6 +26,8 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 POSE = "geometry_msgs/msg/PoseStamped"
 POSE_TOPIC = "/ground_truth/pose"
 """Where ``d2-ros convert`` writes the known ``T_world_camera``."""
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class BagSource:
@@ -43,52 +48,77 @@ class BagSource:
     Raises
     ------
     D2RosError
-        If the bag is unreadable or the topic is not clear; while iterating, where the bag is
-        damaged or an image or calibration is unusable.
+        If the bag is unreadable or the topic is not clear; while iterating, in place of a frame
+        whose image or calibration is unusable (:class:`UnusableFrame`), and at the end if the bag
+        is damaged.
     """
 
     def __init__(self, name: str, paths: Sequence[Path], image_topic: str | None) -> None:
         self.name = name
-        self._bag = open_bag(paths)
+        self._bag = Bag(paths)
         self.image_topic = self._pick(image_topic)
         path = PurePosixPath(self.image_topic)
         compressed = self._bag.topics[self.image_topic][0] == COMPRESSED
         raw = path.parent if compressed and path.name == "compressed" else path
         self._rectified = raw.name.startswith("image_rect")
         self._info_topic = str(raw.parent / "camera_info")
+        self._look_for_calibration()
 
     def _pick(self, asked: str | None) -> str:
-        counts = {
-            topic: count
-            for topic, (kind, count) in sorted(self._bag.topics.items())
-            if kind in (IMAGE, COMPRESSED) and count
-        }
-        if not counts:
-            raise D2RosError(f"bag {self.name} has no images; record an image topic")
-        if asked is None and len(counts) == 1:
-            return next(iter(counts))
-        if asked not in counts:
-            problem = f"no images on {asked}" if asked else f"{len(counts)} image topics"
+        topics = self._bag.topics
+        images = sorted(
+            name for name, (kind, count) in topics.items() if kind in (IMAGE, COMPRESSED) and count
+        )
+        if not images:
+            self._bag.check()
+            held = ", ".join(sorted(name for name, (_, count) in topics.items() if count))
             raise D2RosError(
-                f"bag {self.name} has {problem}; choose with --image-topic: {', '.join(counts)}"
+                f"bag {self.name} has no images; record an image topic "
+                f"(it holds {held or 'no messages'})"
+            )
+        if asked is None and len(images) == 1:
+            return images[0]
+        if asked not in images:
+            problem = f"no images on {asked}" if asked else f"{len(images)} image topics"
+            raise D2RosError(
+                f"bag {self.name} has {problem}; choose with --image-topic: {', '.join(images)}"
             )
         return asked
 
+    def _look_for_calibration(self) -> None:
+        """Warn where the images' calibration may lie under a name at which nobody looks."""
+        topics = self._bag.topics.items()
+        found = sorted(name for name, (kind, count) in topics if kind == CAMERA_INFO and count)
+        if found and self._info_topic not in found:
+            _LOGGER.warning(
+                "bag %s has no %s beside %s: all bearings will be NaN; it has camera_info on %s, "
+                "record that under the name beside the images if it is theirs",
+                self.name, self._info_topic, self.image_topic, ", ".join(found),
+            )  # fmt: skip
+
     def __len__(self) -> int:
-        """Return the number of images, of a damaged bag the readable ones."""
+        """Return the number of images, of a damaged bag those that are there."""
         return self._bag.topics[self.image_topic][1]
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in the order of recording."""
         infos = until_damage(self._bag.messages([self._info_topic]))
-        camera = next((self._camera(info) for _, info in infos), None)
-        for topic, message in self._bag.messages([self.image_topic, self._info_topic]):
-            if topic == self._info_topic:
-                camera = self._camera(message)
-            else:
-                yield self._frame(message, camera)
+        newest: list[Any] = [next((info for _, info in infos), None)]
 
-    def _frame(self, message: Any, camera: Camera | None) -> Frame:
+        def frame_of(item: Stored) -> Frame | None:
+            if item.topic == self.image_topic:
+                return self._frame(item.message(), newest[0])
+            try:
+                newest[0] = item.message()
+            except D2RosError as error:
+                newest[0] = error  # which the images that it belongs to will tell
+            return None
+
+        stored = self._bag.stored([self.image_topic, self._info_topic])
+        # Unlike a generator, map goes on with the next item after an error.
+        return filter(None, map(frame_of, stored))
+
+    def _frame(self, message: Any, info: Any) -> Frame:
         stamp = stamp_of(message)
         try:
             if message.__msgtype__ == COMPRESSED:
@@ -102,26 +132,34 @@ class BagSource:
                     message.is_bigendian,
                     message.data,
                 )
+            camera = self._camera(info, image.shape[1], image.shape[0])
             return Frame(stamp, image, camera, message.header.frame_id)
         except D2RosError as error:
-            raise D2RosError(f"{self.image_topic} at {stamp} ns: {error}") from None
+            raise UnusableFrame(f"{self.image_topic} at {stamp} ns: {error}") from None
 
-    def _camera(self, info: Any) -> Camera | None:
-        """Return the camera of a message; None where K is zero, which means uncalibrated."""
+    def _camera(self, info: Any, width: int, height: int) -> Camera | None:
+        """Return the camera of images of this size; None where K is zero, which means uncalibrated.
+
+        Drivers that leave ``width`` and ``height`` at zero mean the size of their images.
+        """
+        if isinstance(info, D2RosError):
+            raise info
+        if info is None:
+            return None
         # ROS 1 spells them with capitals.
         k, d, p = (getattr(info, key if hasattr(info, key) else key.upper()) for key in "kdp")
         if not np.any(k):
             return None
-        roi = info.roi
+        roi, binning = info.roi, (info.binning_x, info.binning_y)
         try:
-            return from_calibration(
-                info.width,
-                info.height,
+            return _built(
+                info.width or width * max(info.binning_x, 1),
+                info.height or height * max(info.binning_y, 1),
                 info.distortion_model,
-                k,
-                d,
-                p,
-                binning=(info.binning_x, info.binning_y),
+                tuple(map(float, k)),
+                tuple(map(float, d)),
+                tuple(map(float, p)),
+                binning=binning,
                 roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
                 rectified=self._rectified,
             )
@@ -132,11 +170,10 @@ class BagSource:
         """Ground truth from :data:`POSE_TOPIC`, in between the known stamps interpolated."""
         if self._bag.topics.get(POSE_TOPIC, ("", 0))[0] != POSE:
             return None
-        images = until_damage(self._bag.messages([self.image_topic]))
-        stamps = [stamp_of(message) for _, message in images]
         messages = [message for _, message in until_damage(self._bag.messages([POSE_TOPIC]))]
         if not messages:
             return None
+        stamps = [_stamp(item) for item in until_damage(self._bag.stored([self.image_topic]))]
         positions = [[getattr(item.pose.position, key) for key in "xyz"] for item in messages]
         quaternions = [[getattr(item.pose.orientation, k) for k in "xyzw"] for item in messages]
         return interpolate(
@@ -144,3 +181,15 @@ class BagSource:
             pose_matrices(positions, quaternions),
             np.array(stamps, np.int64),
         )
+
+
+def _stamp(item: Stored) -> int:
+    """Return the stamp of an image; of one that cannot be decoded, when it was recorded."""
+    try:
+        return stamp_of(item.message())
+    except D2RosError:
+        return item.time
+
+
+# Nearly all messages of a camera are the same: the same camera stands for them.
+_built = lru_cache(maxsize=16)(from_calibration)

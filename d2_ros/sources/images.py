@@ -181,9 +181,10 @@ def _from_stored(format: str, image: NDArray[Any]) -> NDArray[Any]:
     encoding, target = told.groups()
     stored = target or encoding
     if stored.startswith("bayer_") and image.ndim == 2:
-        if stored not in ENCODINGS:
+        layout = ENCODINGS.get(stored)
+        if layout is None or layout.conversion is None:
             raise D2RosError(f"compressed image has an unknown Bayer pattern: {format[:40]!r}")
-        return cv2.cvtColor(image, ENCODINGS[stored].conversion)
+        return cv2.cvtColor(image, layout.conversion)
     if encoding.startswith(("rgb", "bgr")) and not target.startswith("bgr") and image.ndim == 3:
         return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return image

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from d2_ros.errors import D2RosError
+from d2_ros.sources.bagfolders import bag_kind, storage_files
 from d2_ros.sources.base import Source
 
 
@@ -14,7 +15,8 @@ def open_source(path: str | Path, image_topic: str | None = None) -> Source:
     Parameters
     ----------
     path
-        A rosbag2 folder, ``.mcap`` or ``.db3`` file, a rosbag1 ``.bag`` file, a EuRoC, TUM RGB-D
+        A rosbag2 folder, ``.mcap`` or ``.db3`` file, also with ``.zstd`` behind it, a rosbag1
+        ``.bag`` or ``.bag.active`` file, a EuRoC, TUM RGB-D
         or KITTI odometry folder, a folder of images, a video, or
         ``synthetic[:key=value,...]`` for the synthetic sequence.
     image_topic
@@ -50,10 +52,8 @@ def find_bag(path: Path) -> list[Path]:
     A recorder that was killed leaves a folder without ``metadata.yaml``; its files are taken.
     """
     if path.is_file():
-        return [path] if path.suffix in (".bag", ".db3", ".mcap") else []
-    if (path / "metadata.yaml").is_file():
-        return [path]
-    return sorted(path.glob("*.mcap")) or sorted(path.glob("*.db3"))
+        return [path] if bag_kind(path) else []
+    return [path] if (path / "metadata.yaml").is_file() else storage_files(path)
 
 
 def _open_files(path: Path) -> Source:

@@ -194,7 +194,8 @@ def test_rosbag1_length_that_claims_too_much(
     place = next(place[data] for op, *place in places if op == kind)
     content[place : place + 4] = struct.pack("<I", claim)
     path.write_bytes(content)
-    assert frames_before_the_error(path) == 0
+    # What lies behind the messages does not keep them from being read.
+    assert frames_before_the_error(path) == (4 if what in ("connection", "index") else 0)
 
 
 def rosbag1_records(content: bytes) -> Iterator[tuple[int, int, int]]:
