@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from d2_ros.camera import same_camera
+from d2_ros.camera import HeldCamera
 from d2_ros.commands.common import (
     Frames,
     ImageTopic,
@@ -173,21 +173,22 @@ def run(frames: Iterable[Frame], frontend: Processor, writer: ResultWriter, tall
     another calibration or image size, start over with an empty window.
     """
     last: int | None = None
-    view: tuple[tuple[int, ...], Camera | None] | None = None  # of the window
+    window = HeldCamera()
     for frame in frames:
         jumped = last is not None and frame.stamp <= last - CLOCK_JUMP
         if last is not None and not jumped and frame.stamp <= last:
             tally.refused.append(f"frame {frame.stamp} is not later than {last}")
             continue
         last = frame.stamp
-        size = frame.image.shape[:2]
-        turned = view is not None and (size != view[0] or not same_camera(view[1], frame.camera))
-        if jumped or turned:
+        if jumped:
+            window.forget()
+        height, width = frame.image.shape[:2]
+        camera, change = window.update(frame.camera, (width, height))
+        if jumped or change:
             frontend.reset()
             writer.reset()
             tally.resets += 1
-        if view is None or jumped or turned:
-            view = size, frame.camera
+        frame = replace(frame, camera=camera)
         try:
             result = frontend.process(frame.image, frame.stamp, frame.camera)
         except D2RosError as error:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError
 
+MAKER = "d2_ros"
+"""Whom the head of a bag written here names as its maker."""
+
 
 @dataclass(frozen=True)
 class Frame:

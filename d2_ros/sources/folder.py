@@ -26,10 +26,7 @@ def open_folder(path: Path) -> ImageFiles:
     """
     files = sorted(image_files(path), key=lambda file: natural_key(file.name))
     if not files:
-        raise D2RosError(
-            f"{path} is neither a bag (metadata.yaml, .mcap or .db3), nor EuRoC (mav0/cam0), TUM "
-            "(rgb.txt) or KITTI (calib.txt, image_0), nor a folder of images; give one of these"
-        )
+        raise D2RosError(f"{path} has no images; give a folder of images")
     calibration = path / "camera.yaml"
     return ImageFiles(
         str(path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,10 @@ from d2_ros.errors import D2RosError
 
 
 def read_table(path: Path, separator: str | None = None) -> list[list[str]]:
-    """Read the rows of a text table; ``#`` starts a comment, None separates at white space.
+    """Read the rows of a text table; None separates at white space.
+
+    ``#`` starts a comment, at the beginning of a line or behind white space: elsewhere it may
+    belong to a file's name. A byte order mark, as Windows writes it, is passed over.
 
     Raises
     ------
@@ -22,10 +26,11 @@ def read_table(path: Path, separator: str | None = None) -> list[list[str]]:
         If the file cannot be read or has no rows.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise D2RosError(f"{path} cannot be read: {error}") from None
-    rows = [[cell.strip() for cell in line.split("#")[0].split(separator)] for line in lines]
+    bare = (re.split(r"(?:^|\s)#", line, maxsplit=1)[0] for line in lines)
+    rows = [[cell.strip() for cell in line.split(separator)] for line in bare]
     rows = [row for row in rows if any(row)]
     if not rows:
         raise D2RosError(f"{path} is empty; it must have a row for every image or pose")

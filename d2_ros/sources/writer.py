@@ -14,6 +14,7 @@ from mcap.writer import CompressionType, Writer
 from d2_ros import __version__
 from d2_ros.errors import D2RosError
 from d2_ros.interruption import held
+from d2_ros.sources.base import MAKER
 from d2_ros.sources.messages import TYPES, stamp_of
 
 QOS = """\
@@ -29,9 +30,6 @@ QOS = """\
 """
 """Keep last 10, reliable, volatile, as the node publishes, in the words of rosbag2's metadata up
 to version 8: numbers, which the later versions read as well."""
-
-LIBRARY = "d2_ros"
-"""What the head of a bag names as its maker."""
 
 
 class BagWriter:
@@ -68,7 +66,7 @@ class BagWriter:
                 self._written = _free_name(self._target)
             self._file = self._written.open("wb")
             self._writer = Writer(self._file, compression=CompressionType.NONE)
-            self._writer.start(profile="ros2", library=f"{LIBRARY} {__version__}")
+            self._writer.start(profile="ros2", library=f"{MAKER} {__version__}")
             self._file.flush()
         except OSError as error:
             raise self._failure(error) from None
