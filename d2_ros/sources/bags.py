@@ -173,14 +173,21 @@ class BagSource:
         messages = [message for _, message in until_damage(self._bag.messages([POSE_TOPIC]))]
         if not messages:
             return None
-        stamps = [_stamp(item) for item in until_damage(self._bag.stored([self.image_topic]))]
         positions = [[getattr(item.pose.position, key) for key in "xyz"] for item in messages]
         quaternions = [[getattr(item.pose.orientation, k) for k in "xyzw"] for item in messages]
         return interpolate(
             np.array([stamp_of(message) for message in messages], np.int64),
             pose_matrices(positions, quaternions),
-            np.array(stamps, np.int64),
+            self._stamps(self.image_topic),
         )
+
+    def clocks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Stamps of the images and of the known poses, ns."""
+        return self._stamps(self.image_topic), self._stamps(POSE_TOPIC)
+
+    def _stamps(self, topic: str) -> NDArray[np.int64]:
+        stored = until_damage(self._bag.stored([topic]))
+        return np.array([_stamp(item) for item in stored], np.int64)
 
 
 def _stamp(item: Stored) -> int:
