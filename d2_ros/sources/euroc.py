@@ -17,13 +17,23 @@ from d2_ros.sources.calibration import load_yaml
 from d2_ros.sources.files import ImageFiles
 from d2_ros.sources.trajectories import interpolate, numbers, pose_matrices, read_table
 
+_REMEDIES = {
+    "data.csv": "the times; copy it from the data set",
+    "sensor.yaml": "the calibration; copy it from the data set, or give the folder data for "
+    "images without one",
+}
+"""What the files of a camera folder hold, and what to do where one is missing."""
+
 _MODELS = {"radial-tangential": "plumb_bob", "radtan": "plumb_bob", "equidistant": "equidistant"}
 
 
 def find_euroc(path: Path) -> Path | None:
-    """Return the camera folder if `path` is one, holds ``cam0``, or holds ``mav0/cam0``."""
+    """Return the camera folder if `path` is one, holds ``cam0``, or holds ``mav0/cam0``.
+
+    Two of its parts make a camera folder: :func:`open_euroc` says which one is missing.
+    """
     for folder in (path, path / "cam0", path / "mav0" / "cam0"):
-        if (folder / "data.csv").is_file() and (folder / "sensor.yaml").is_file():
+        if sum((folder / part).exists() for part in _REMEDIES) + (folder / "data").is_dir() >= 2:
             return folder
     return None
 
@@ -36,6 +46,9 @@ def open_euroc(folder: Path) -> ImageFiles:
     D2RosError
         If a file is missing or malformed.
     """
+    for name, remedy in _REMEDIES.items():
+        if not (folder / name).is_file():
+            raise D2RosError(f"EuRoC folder {folder} lacks {name}, which holds {remedy}")
     table = read_table(folder / "data.csv", ",")
     if any(len(row) < 2 for row in table):
         raise D2RosError(f"{folder / 'data.csv'} must have two columns, time in ns and file name")
