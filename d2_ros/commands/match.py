@@ -43,7 +43,7 @@ def match(
     ],
     camera: Annotated[
         Path | None,
-        typer.Option(help="Calibration of both images, in the layout of ROS camera calibration."),
+        typer.Option(help="Their calibration: of ROS, a printed camera_info, or of OpenCV."),
     ] = None,
     params_file: ParamsFile = None,
     overrides: Overrides = None,
@@ -70,7 +70,9 @@ def match(
     started = time.perf_counter()
     shown = track(images, "Matching", console=Console(stderr=True))
     results = [
-        frontend.process(image, stamp, calibration)
+        frontend.process(
+            image, stamp, calibration and calibration.at_size(image.shape[1], image.shape[0])
+        )
         for image, stamp in zip(shown, STAMPS, strict=True)
     ]
     arrays = match_arrays(*results)

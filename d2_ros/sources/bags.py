@@ -107,7 +107,7 @@ class BagSource:
 
         def frame_of(item: Stored) -> Frame | None:
             if item.topic == self.image_topic:
-                return self._frame(item.message(), newest[0])
+                return self._frame(item.message(), newest[0], item.time)
             try:
                 newest[0] = item.message()
             except D2RosError as error:
@@ -118,7 +118,7 @@ class BagSource:
         # Unlike a generator, map goes on with the next item after an error.
         return filter(None, map(frame_of, stored))
 
-    def _frame(self, message: Any, info: Any) -> Frame:
+    def _frame(self, message: Any, info: Any, recorded: int) -> Frame:
         stamp = stamp_of(message)
         try:
             if message.__msgtype__ == COMPRESSED:
@@ -133,7 +133,7 @@ class BagSource:
                     message.data,
                 )
             camera = self._camera(info, image.shape[1], image.shape[0])
-            return Frame(stamp, image, camera, message.header.frame_id)
+            return Frame(stamp, image, camera, message.header.frame_id, recorded)
         except D2RosError as error:
             raise UnusableFrame(f"{self.image_topic} at {stamp} ns: {error}") from None
 

@@ -31,12 +31,15 @@ class Frame:
         size is taken for the image's.
     frame_id
         The camera's optical frame.
+    recorded
+        When a bag has recorded it, integer nanoseconds; None elsewhere.
     """
 
     stamp: int
     image: NDArray[np.uint8] | NDArray[np.uint16]
     camera: Camera | None
     frame_id: str = "camera"
+    recorded: int | None = None
 
     def __post_init__(self) -> None:
         height, width = self.image.shape[:2]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from d2_ros.errors import D2RosError
-from d2_ros.sources.calibration import load_camera
+from d2_ros.sources.calibration import find_camera
 from d2_ros.sources.files import ImageFiles
 from d2_ros.sources.trajectories import (
     interpolate,
@@ -38,7 +38,7 @@ def open_tum(path: Path) -> ImageFiles:
     if any(len(row) < 2 for row in table):
         raise D2RosError(f"{index} must have two columns, time in seconds and file name")
     stamps = nanoseconds(index, (row[0] for row in table))
-    calibration, truth = path / "camera.yaml", path / "groundtruth.txt"
+    truth = path / "groundtruth.txt"
     poses = known = None
     if truth.is_file():
         rows = read_table(truth)
@@ -49,7 +49,7 @@ def open_tum(path: Path) -> ImageFiles:
         str(path),
         stamps,
         tuple(_file(path, row[1:]) for row in table),
-        load_camera(calibration) if calibration.is_file() else None,
+        find_camera(path),
         poses,
         known,
     )
