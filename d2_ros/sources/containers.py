@@ -25,7 +25,7 @@ def is_cut_short(path: Path) -> bool:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             return any(end > size for end in _ends(file))
-    except (OSError, struct.error):
+    except (OSError, IndexError, struct.error):
         return False
 
 

@@ -37,7 +37,8 @@ class Video:
         readable, _ = capture.read()
         capture.release()
         if not readable:
-            raise D2RosError(f"video {path} has no readable frames; convert it with ffmpeg")
+            cut = "is cut short and " if is_cut_short(path) else ""
+            raise D2RosError(f"video {path} {cut}has no readable frames; convert it with ffmpeg")
         self._period = round(1e9 / (rate if 0 < rate < 1e5 else FALLBACK_RATE))
         self._count = count if 0 < count <= path.stat().st_size else 0
 
