@@ -148,9 +148,15 @@ def output_file(path: Path, *inputs: str | Path | None) -> Path:
         If it cannot be written to, or writing it would destroy an input.
     """
     spare_inputs(path, *inputs)
-    if path.is_dir():
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        kind = stat.S_IFREG
+    except OSError as error:  # a name too long, links in a circle
+        raise D2RosError(f"cannot write {path}: {error.strerror}; choose another name") from None
+    if stat.S_ISDIR(kind):
         raise D2RosError(f"cannot write {path}: it is a folder; give the name of a file")
-    if path.is_file() or not path.exists():  # pipes and devices have no folder to write to
+    if stat.S_ISREG(kind):  # pipes and devices have no folder to write to
         make_folder(path.parent)
     return path
 

@@ -61,15 +61,21 @@ def _play(player: Player, source: Source, rate: float, loop: bool) -> None:
 
     pace = Pace(rate, player.tick, partial(typer.echo, err=True))
     refused: list[str] = []
+    played = 0
     while True:
         refused.clear()
+        played = 0
         found = usable(source, lambda error: refused.append(str(error)))
         for frame in progress(found, f"Playing {source.name}", len(source)):
             pace.wait(frame)
             player.publish(frame)
+            played += 1
         if not loop:
             break
     if not player.flush():
         typer.echo("not every subscriber has taken the last frames", err=True)
     if refused:
-        raise D2RosError(f"{len(refused)} frames were left out: {refused[0]}")
+        whole = played + len(refused)
+        raise D2RosError(f"{len(refused)} of {whole} frames were left out: {refused[0]}")
+    if not played:
+        raise D2RosError(f"{source.name} has no frames; look at the source")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import ENOENT
 from functools import partial
 from pathlib import Path
 
@@ -32,8 +33,14 @@ def open_source(path: str | Path, image_topic: str | None = None) -> Source:
     name, _, spec = str(path).partition(":")
     synthetic = name == "synthetic"
     path = Path(path)
-    if not synthetic and not path.exists():
-        raise D2RosError(f"{path} does not exist; give a bag, a dataset folder or a video")
+    if not synthetic:
+        try:
+            path.stat()
+        except OSError as error:  # it is not there, its name is too long, links lead in a circle
+            reason = (
+                "does not exist" if error.errno == ENOENT else f"cannot be read: {error.strerror}"
+            )
+            raise D2RosError(f"{path} {reason}; give a bag, a dataset folder or a video") from None
     bag_files = [] if synthetic else find_bag(path)
     if image_topic is not None and not bag_files:
         raise D2RosError(f"{path} is not a bag, so it has no image topic {image_topic}")

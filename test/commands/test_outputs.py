@@ -248,3 +248,14 @@ def test_figures_can_go_to_a_device(tmp_path, images, d2_ros):
     outcome = d2_ros("convert", images, tmp_path / "out.mcap", *figures)
     assert outcome.code == 0, outcome.err
     assert not os.path.isfile("/dev/null")
+
+
+@pytest.mark.parametrize("place", ["source", "--out", "--json"])
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path, images, place, d2_ros, fake_frontend):
+    places = {"source": images, "--out": tmp_path / "o.mcap", "--json": tmp_path / "o.json"}
+    places[place] = tmp_path / ("a" * 300 + ".mcap")
+    outcome = d2_ros(
+        "replay", places["source"], "--out", places["--out"], "--json", places["--json"]
+    )
+    assert outcome.code == 2
+    assert "File name too long" in outcome.err
