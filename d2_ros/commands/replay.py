@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from d2_ros.camera import HeldCamera
 from d2_ros.commands.common import (
     Frames,
     ImageTopic,
@@ -172,6 +171,8 @@ def run(frames: Iterable[Frame], frontend: Processor, writer: ResultWriter, tall
     As in the node, a frame that is not later than the last one is refused; a large jump back, and
     another calibration or image size, start over with an empty window.
     """
+    from d2_ros.camera import HeldCamera
+
     last: int | None = None
     window = HeldCamera()
     for frame in frames:
