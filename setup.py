@@ -52,7 +52,7 @@ setup(
         "gtsam>=4.2",
         "lz4>=3.1",
         "matplotlib>=3.5",
-        "mcap>=1.0",
+        "mcap>=1.5",
         "numba>=0.57",
         "numpy>=1.21",
         "opencv-python-headless>=4.5,<5",

@@ -9,6 +9,7 @@ import typer
 
 from d2_ros import __version__
 from d2_ros.errors import D2RosError
+from d2_ros.interruption import end_on_signals
 
 COMMANDS = (
     "demo", "replay", "play", "convert", "match", "evaluate", "benchmark", "train", "weights",
@@ -44,6 +45,7 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; bad input is one sentence on stderr and exit code 2."""
+    end_on_signals()
     try:
         build_app()()
     except D2RosError as error:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2_ros.camera import MODELS, Camera, from_calibration
+from d2_ros.camera import (
+    MODELS,
+    SAME_CAMERA,
+    Camera,
+    HeldCamera,
+    from_calibration,
+    same_camera,
+)
 from d2_ros.errors import D2RosError
 
 K = np.array([[458.654, 0.0, 367.215], [0.0, 457.296, 248.375], [0.0, 0.0, 1.0]])
@@ -68,7 +75,7 @@ def test_pixels_survive_the_way_to_bearings_and_back(model, scale, points):
     subject = camera(model, scale)
     bearings = subject.bearings(points)
     assert bearings.shape == (len(points), 3)
-    assert (bearings[:, 2] == 1).all()
+    assert (bearings[:, 2] == 1).all()  # all of this image lies before the turning point
     np.testing.assert_allclose(subject.project(bearings), points, atol=1e-5)
 
 
@@ -189,3 +196,223 @@ def test_bad_calibrations_are_refused(change, words):
     good = {"width": WIDTH, "height": HEIGHT, "matrix": K, "distortion": []}
     with pytest.raises(D2RosError, match=words):
         Camera(**good | change)
+
+
+def changed(subject, matrix=0.0, distortion=0.0, **fields):
+    """The camera with something added to its parameters, or other fields."""
+    values = {name: getattr(subject, name) for name in ("width", "height", "model")} | fields
+    return Camera(
+        matrix=subject.matrix + matrix, distortion=subject.distortion + distortion, **values
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_cameras_are_the_same_by_what_they_say_of_the_image(model):
+    subject, shift = camera(model), np.array([[0, 0, 1.0], [0, 0, 0], [0, 0, 0]])
+    assert same_camera(subject, changed(subject))
+    assert same_camera(subject, changed(subject, 0.01 * shift))
+    assert same_camera(subject, changed(subject, 0.98 * SAME_CAMERA * shift))
+    assert not same_camera(subject, changed(subject, 1.02 * SAME_CAMERA * shift))
+    # A focal length counts by what it does at the border, here 0.8 px a px of it.
+    focal = np.diag([1.0, 0, 0])
+    assert same_camera(subject, changed(subject, 0.02 * focal))
+    assert not same_camera(subject, changed(subject, 0.2 * focal))
+    assert same_camera(subject, changed(subject, distortion=1e-7))
+    assert not same_camera(subject, changed(subject, distortion=1e-2))
+
+
+def test_cameras_of_other_sizes_and_models_differ_and_none_is_like_none_only():
+    subject = Camera(WIDTH, HEIGHT, K, np.zeros(4))
+    assert same_camera(subject, changed(subject))
+    assert same_camera(subject, Camera(WIDTH, HEIGHT, K, []))  # no coefficients are zeros
+    assert not same_camera(subject, changed(subject, width=WIDTH + 1))
+    assert not same_camera(subject, changed(subject, height=HEIGHT - 1))
+    assert not same_camera(subject, changed(subject, model="equidistant"))
+    assert same_camera(None, None)
+    assert not same_camera(None, subject)
+    assert not same_camera(subject, None)
+
+
+def turning_point(model, d):
+    """Distance from the axis, unit focal length, beyond which the first branch has nothing."""
+    angle = np.linspace(0, np.pi / 2, 40_001)[:-1]
+    r = angle if model == "equidistant" else np.tan(angle)
+    with np.errstate(all="ignore"):
+        if model == "equidistant":
+            bent = r * (1 + sum(d[i] * r ** (2 * i + 2) for i in range(4)))
+        else:
+            k1, k2, _, _, k3, k4, k5, k6 = np.concatenate([d, np.zeros(8)])[:8]
+            below = 1 + k4 * r**2 + k5 * r**4 + k6 * r**6
+            bent = r * (1 + k1 * r**2 + k2 * r**4 + k3 * r**6) / below
+        turned = np.flatnonzero(~(np.diff(bent) > 0))
+    return bent[turned[0] if len(turned) else -1]
+
+
+small = st.floats(-1e-3, 1e-3)
+strong = {
+    "plumb_bob": st.tuples(
+        st.floats(-0.6, 0.6), st.floats(-0.4, 0.4), small, small, st.floats(-0.1, 0.1)
+    ),
+    "rational_polynomial": st.tuples(
+        *[st.floats(-0.6, 0.6)] * 2, small, small, *[st.floats(-0.4, 0.6)] * 4
+    ),
+    "equidistant": st.tuples(*[st.floats(-0.2, 0.2)] * 4),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@settings(max_examples=300, deadline=None)
+@given(
+    data=st.data(), rays=st.lists(st.tuples(st.floats(0, 3), st.floats(-3.15, 3.15)), min_size=9)
+)
+def test_a_pixel_has_a_bearing_up_to_the_turning_point_and_none_beyond(model, data, rays):
+    coefficients = np.array(data.draw(strong[model]))
+    subject = Camera(WIDTH, HEIGHT, K, coefficients, model)
+    distance, around = np.array(rays).T
+    places = distance[:, None] * np.column_stack([np.cos(around), np.sin(around)])
+    pixels = places @ K[:2, :2].T + K[:2, 2]
+    bearings = subject.bearings(pixels)
+    known = np.isfinite(bearings).all(1)
+    assert (known == np.isfinite(bearings).any(1)).all()  # all three or none
+    assert (bearings[known, 2] == 1).all()
+    # The way back is OpenCV's projection, the way there is not.
+    np.testing.assert_allclose(subject.project(bearings)[known], pixels[known], atol=1e-3)
+    # Tangential distortion of up to 1e-3 moves the turning point by a little.
+    end, slack = turning_point(model, coefficients), 0.0 if model == "equidistant" else 0.01
+    assert known[distance < (end - slack) * (0.98 - slack)].all()
+    assert not known[distance > (end + slack) * (1.02 + slack)].any()
+    outwards = (bearings[:, :2] * places).sum(1)
+    assert (outwards[known & (distance > 0.02)] > 0).all()
+
+
+def test_a_fisheye_has_no_bearing_at_90_degrees_and_beyond():
+    # The field's case: bearings flipped to the opposite side, x = +133.8 at 88.8 degrees and
+    # -39.1 at 90.0.
+    ideal = Camera(640, 480, [[150, 0, 320], [0, 150, 240], [0, 0, 1]], [0] * 4, "equidistant")
+    degrees = np.array([10, 80, 88.8, 89.9, 90.0, 90.1, 100, 119])
+    pixels = np.column_stack([320 + 150 * np.radians(degrees), np.full(8, 240)])
+    bearings = ideal.bearings(pixels)
+    np.testing.assert_allclose(bearings[:4, 0], np.tan(np.radians(degrees[:4])), rtol=1e-9)
+    assert np.isnan(bearings[4:]).all()
+
+
+def test_a_fisheye_whose_image_is_wider_than_its_angles_keeps_all_that_it_sees():
+    # OpenCV cuts distorted angles at 90 degrees, also where they are of less.
+    wide = Camera(
+        640, 480, [[150, 0, 320], [0, 150, 240], [0, 0, 1]], [0.1, 0, 0, 0], "equidistant"
+    )
+    theta = np.radians([60, 80, 89])
+    pixels = np.column_stack([320 + 150 * (theta + 0.1 * theta**3), np.full(3, 240)])
+    assert np.degrees(pixels[1:, 0] - 320).min() / 150 > 90
+    np.testing.assert_allclose(wide.bearings(pixels)[:, 0], np.tan(theta), rtol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tilt=st.tuples(st.floats(-0.2, 0.2), st.floats(-0.2, 0.2)), points=pixels)
+def test_thin_prisms_and_tilted_sensors_are_inverted_too(tilt, points):
+    # A lens on a tilted sensor (Scheimpflug): all 14 coefficients.
+    d = [*DISTORTIONS["rational_polynomial"], 1e-3, -2e-4, -1e-3, 3e-4, *tilt]
+    subject = Camera(WIDTH, HEIGHT, K, d, "rational_polynomial")
+    np.testing.assert_allclose(subject.project(subject.bearings(points)), points, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_not_in_front_or_beyond_the_turning_point_has_no_pixel(model):
+    subject = camera(model)
+    assert np.isnan(subject.project([[0.1, 0.1, -1.0], [0.1, 0.1, 0.0], [np.nan, 0, 1]])).all()
+    barrel = Camera(WIDTH, HEIGHT, K, [-0.4, 0, 0, 0])  # turns at r = 1 / sqrt(1.2)
+    edge = 1 / np.sqrt(1.2)
+    seen = np.isfinite(barrel.project([[0.99 * edge, 0, 1], [1.01 * edge, 0, 1]])).all(1)
+    assert seen.tolist() == [True, False]
+
+
+def test_pixels_that_are_no_numbers_have_no_bearing():
+    for model in MODELS:
+        bearings = camera(model).bearings([[np.nan, 0.0], [0.0, np.inf], [10.0, 10.0]])
+        assert np.isfinite(bearings).all(1).tolist() == [False, False, True]
+
+
+def test_the_held_camera_ignores_jitter_and_zeros_and_finds_slow_drift():
+    size, subject, held = (WIDTH, HEIGHT), camera("plumb_bob"), HeldCamera()
+    shift = np.array([[0, 0, 1.0], [0, 0, 0], [0, 0, 0]])
+    assert held.update(subject, size) == (subject, "")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        assert held.update(changed(subject, rng.normal(0, 0.01) * shift), size) == (subject, "")
+        assert held.update(None, size) == (None, "")
+        assert held.calibrated
+    # Each step is below the tolerance, and so is no reason by itself.
+    drifted = [changed(subject, 0.02 * step * shift) for step in range(7)]
+    said = [held.update(step, size) for step in drifted]
+    assert [change for _, change in said] == [
+        "",
+        "",
+        "",
+        *["the calibration changed", "", ""],
+        "the calibration changed",
+    ]
+    assert [used for used, _ in said] == [subject] * 3 + [drifted[3]] * 3 + [drifted[6]]
+
+
+def test_the_held_camera_tells_what_ends_a_window():
+    size, subject, held = (WIDTH, HEIGHT), camera("plumb_bob"), HeldCamera()
+    assert held.update(None, size) == (None, "")
+    assert not held.calibrated
+    assert held.update(subject, size) == (subject, "a calibration came")
+    half = Camera(WIDTH // 2, HEIGHT // 2, K, [])
+    assert held.update(half, (WIDTH // 2, HEIGHT // 2)) == (half, "the size of the images changed")
+    assert held.update(None, size) == (None, "the size of the images changed")
+    assert not held.calibrated
+    held.forget()
+    assert held.update(subject, size) == (subject, "")
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "taken"),
+    [
+        ("plumb_bob", [-0.2, 0.1, 0.001, 0.002, -0.01, 0, 0, 0], 5),  # Orbbec's drivers
+        ("plumb_bob", [-0.2, 0.1, 0.001, 0.002] + [0] * 8, 4),
+        ("plumb_bob", [0] * 14, 0),
+        ("none", [], 0),
+        ("none", [0] * 5, 0),
+        ("", [], 0),
+        ("fisheye", [-0.01, 0.02, -0.01, 0.003], 4),
+        ("equidistant", [-0.01, 0.02, -0.01, 0.003, 0], 4),
+        ("fisheye", [-0.01, 0.02, -0.01, 0, 0, 0, 0, 0], 4),
+        ("rational_polynomial", [-0.2, 0.1, 0.001, 0.002, -0.01], 5),
+        ("rational_polynomial", [0.3, -0.05, 1e-4, -2e-4, 0.01, 0.62, -0.02, 0.015, 0], 8),
+    ],
+)
+def test_what_drivers_pad_and_how_they_name_it_changes_nothing(model, given, taken):
+    read = from_calibration(WIDTH, HEIGHT, model, K, given)
+    known = {"fisheye": "equidistant", "none": "plumb_bob", "": "plumb_bob"}.get(model, model)
+    assert read.model == known
+    assert read.distortion.tolist() == given[:taken]
+    assert same_camera(read, Camera(WIDTH, HEIGHT, K, given[:taken], known))
+
+
+@pytest.mark.parametrize(
+    ("model", "d", "k", "words"),
+    [
+        ("plumb_bob", [0.1] * 8, K, "8 coefficients.*or be named rational_polynomial"),
+        ("equidistant", [0.1] * 5, K, "5 coefficients; it must have 4, or be named plumb_bob"),
+        ("equidistant", [], K, "0 coefficients"),
+        ("none", [0.1, 0, 0, 0, 0], K, r"'none' comes with coefficients \[0.1, .*name their model"),
+        ("plumb_bob", [], K.T, "last row of K is .*row-major"),
+        ("plumb_bob", [np.nan] * 5, K, "NaN"),
+        ("plumb_bob", [], np.where(K == 0, np.nan, K), "NaN"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_the_remedy(model, d, k, words):
+    with pytest.raises(D2RosError, match=words):
+        from_calibration(WIDTH, HEIGHT, model, k, d)
+
+
+def test_a_calibration_without_a_size_takes_the_images():
+    read = from_calibration(0, 0, "plumb_bob", K, [])
+    assert (read.width, read.height) == (0, 0)
+    fitted = read.at_size(WIDTH, HEIGHT)
+    assert same_camera(fitted, Camera(WIDTH, HEIGHT, K, []))
+    assert fitted.at_size(2 * WIDTH, HEIGHT) is fitted  # its own counts, where it has one
+    with pytest.raises(D2RosError, match="binning 800x800 leaves nothing of 752x480"):
+        from_calibration(WIDTH, HEIGHT, "plumb_bob", K, [], binning=(800, 800))

@@ -17,7 +17,8 @@ from d2_ros.commands.common import (
     Overrides,
     ParamsFile,
     load_config,
-    make_folder,
+    output_files,
+    output_folder,
     write_json,
 )
 from d2_ros.errors import D2RosError
@@ -121,6 +122,9 @@ class _Serialiser:
 
         bytes(TYPES.serialize_cdr(message, message.__msgtype__))
 
+    def flush(self) -> None:
+        """Nothing is kept."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
@@ -165,7 +169,8 @@ def benchmark(
 
     config = load_config(params_file, overrides)
     opened = open_source(source, image_topic)
-    folder = make_folder(out) if out else None
+    output_files([json], source, params_file)
+    folder = output_folder(out, source) if out else None
     height, width = next(endless(opened)).image.shape[:2]
     extractor = Extractor(config)
     machine = measure_machine(extractor.device, extractor.dtype)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Mapping, Sequence
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 import yaml
 
 from d2_ros.config import Config, load_params_file, with_values
 from d2_ros.errors import D2RosError
+
+Item = TypeVar("Item")
 
 ParamsFile = Annotated[
     Path | None, typer.Option("--params-file", help="The node's own YAML parameter file.")
@@ -36,6 +41,10 @@ Json = Annotated[
 ]
 
 
+Start = Annotated[int, typer.Option(min=0, help="Frames of SRC to skip at the beginning.")]
+Frames = Annotated[int | None, typer.Option(min=1, help="Frames to use; default: all the others.")]
+
+
 def load_config(params_file: Path | None, overrides: Sequence[str] | None) -> Config:
     """Defaults, then the parameter file, then ``name:=value`` overrides."""
     values: dict[str, Any] = load_params_file(params_file) if params_file else {}
@@ -53,26 +62,189 @@ def read_overrides(overrides: Sequence[str] | None) -> dict[str, Any]:
     return values
 
 
+def progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
+    """Yield `items` behind a progress bar; a `total` of 0 or None is not known."""
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, title, total or None, console=Console(stderr=True))
+
+
+def tell_ending(
+    out: Path, frames: int, refused: Sequence[str], ending: BaseException | None
+) -> None:
+    """Raise what has ended the writing of `out` early, with the number of frames it holds.
+
+    Parameters
+    ----------
+    out
+        The bag.
+    frames
+        How many are in it.
+    refused
+        Why each of the frames that were left out was.
+    ending
+        The damage of the source, or what Ctrl-C and SIGTERM raise; None at the source's own end.
+
+    Raises
+    ------
+    D2RosError
+        For damage, frames that were left out, and a source without any frame.
+    """
+    whole = frames + len(refused)
+    left_out = f"{len(refused)} of {whole} frames were left out: {refused[0]}" if refused else ""
+    if frames:
+        result = f"the {frames} frames until then are in {out}"
+    else:
+        result = f"no frame was written, and {out} is as it was"
+    if isinstance(ending, D2RosError):
+        parts = [str(ending), result, left_out]
+        raise D2RosError("; ".join(filter(None, parts)))
+    if ending is not None:
+        typer.echo(f"d2-ros: interrupted; {result}", err=True)
+        raise ending
+    if not frames:
+        raise D2RosError(f"{left_out or 'the source has no frames'}; {result}")
+    if refused:
+        raise D2RosError(left_out)
+
+
 def write_json(path: Path, figures: Mapping[str, float | int | str]) -> None:
     """Write a flat object of numbers and strings."""
+    write_file(path, (json.dumps(dict(figures), indent=2) + "\n").encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file; one that was there before stays whole until the new one is.
+
+    Raises
+    ------
+    D2RosError
+        If it cannot be written.
+    """
+    target = Path(os.path.realpath(path))  # a link stays a link
     try:
-        path.write_text(json.dumps(dict(figures), indent=2) + "\n", encoding="utf-8")
+        if target.exists() and not target.is_file():  # a pipe or /dev/stdout
+            path.write_bytes(content)
+            return
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            scratch.write_bytes(content)
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
     except OSError as error:
-        raise D2RosError(f"cannot write {path}: {error.strerror}") from None
+        raise D2RosError(f"cannot write {path}: {error.strerror}; choose another place") from None
 
 
-def output_file(path: Path, *inputs: str | Path) -> Path:
-    """Return `path` once its folder exists and is writable and it is none of the inputs.
+def output_file(path: Path, *inputs: str | Path | None) -> Path:
+    """Return `path` once it can be written to and is nothing of what is read.
 
     Raises
     ------
     D2RosError
         If it cannot be written to, or writing it would destroy an input.
     """
-    make_folder(path.parent)
-    if path.exists() and any(Path(item).exists() and path.samefile(item) for item in inputs):
-        raise D2RosError(f"output {path} is the input itself; choose another name")
+    spare_inputs(path, *inputs)
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        kind = stat.S_IFREG
+    except OSError as error:  # a name too long, links in a circle
+        raise D2RosError(f"cannot write {path}: {error.strerror}; choose another name") from None
+    if stat.S_ISDIR(kind):
+        raise D2RosError(f"cannot write {path}: it is a folder; give the name of a file")
+    if stat.S_ISREG(kind):  # pipes and devices have no folder to write to
+        make_folder(path.parent)
     return path
+
+
+def output_files(outputs: Iterable[Path | None], *inputs: str | Path | None) -> None:
+    """Check all files that a command will write, before it begins; None is passed over.
+
+    Raises
+    ------
+    D2RosError
+        As :func:`output_file` does, or if two of them are the same file.
+    """
+    seen: dict[str, Path] = {}
+    for path in filter(None, outputs):
+        output_file(path, *inputs)
+        if path.is_file() or not path.exists():
+            other = seen.setdefault(os.path.realpath(path), path)
+            if other is not path:
+                raise D2RosError(f"{other} and {path} are one output; give two names")
+
+
+def output_folder(path: Path, *inputs: str | Path | None) -> Path:
+    """Return `path` once it is a folder that can be written to, outside of what is read.
+
+    Raises
+    ------
+    D2RosError
+        If it cannot be written to, or would change an input.
+    """
+    spare_inputs(path, *inputs)
+    return make_folder(path)
+
+
+def spare_inputs(path: Path, *inputs: str | Path | None) -> None:
+    """Refuse an output that is an input, lies in one, or is one of its files by another name.
+
+    Parameters
+    ----------
+    path
+        The file or folder to be written; it need not exist.
+    inputs
+        Files and folders that are read; names of other things, such as ``synthetic``, and None
+        are passed over.
+
+    Raises
+    ------
+    D2RosError
+        If writing `path` would change an input.
+    """
+    real = Path(os.path.realpath(path))
+    around = {identity for place in real.parents if (identity := _identity(place))}
+    itself = _identity(real)
+    for item in (Path(name) for name in inputs if name):
+        source = _identity(item)
+        if source is None:
+            continue
+        if source == itself:
+            raise D2RosError(f"output {path} is the input itself; choose another name")
+        if not source.is_dir:
+            continue
+        if source in around or any(
+            inner == itself or (inner.is_dir and inner in around) for inner in _inside(item)
+        ):
+            raise D2RosError(f"output {path} lies inside the input {item}; choose another place")
+
+
+class _Identity(NamedTuple):
+    """What a file or folder is, whatever it is called: links and other spellings are the same."""
+
+    device: int
+    number: int
+    is_dir: bool
+
+
+def _identity(path: Path) -> _Identity | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return _Identity(status.st_dev, status.st_ino, stat.S_ISDIR(status.st_mode))
+
+
+def _inside(folder: Path) -> Iterator[_Identity]:
+    """Yield all that is in a folder; folders that are links themselves, but not what is in them."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if identity := _identity(Path(place, name)):
+                yield identity
 
 
 def make_folder(path: Path) -> Path:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +15,8 @@ from d2_ros.commands.common import (
     Overrides,
     ParamsFile,
     load_config,
-    make_folder,
+    output_files,
+    output_folder,
     write_json,
 )
 
@@ -59,16 +57,16 @@ def demo(
     require_ros()
     load_weights(config.weights)  # the node would only find out after minutes of rendering
     source: Any = open_source(f"synthetic:size={size},frames={frames}")
-    folder = make_folder(out)
+    output_files([json], params_file)
+    folder = output_folder(out)
     started = time.perf_counter()
-    with _terminate_like_interrupt():
-        _write_sequence(source, folder / "sequence.mcap")
-        node_started = time.perf_counter()
-        _run_node(config, folder)
-        node_s = time.perf_counter() - node_started
-        published = read_features(folder / "features.mcap", FEATURES)
-        errors = track_errors(published, source)
-        write_overlays(folder, published)
+    _write_sequence(source, folder / "sequence.mcap")
+    node_started = time.perf_counter()
+    _run_node(config, folder)
+    node_s = time.perf_counter() - node_started
+    published = read_features(folder / "features.mcap", FEATURES)
+    errors = track_errors(published, source)
+    write_overlays(folder, published)
     figures: dict[str, float | int | str] = {
         **accuracy_figures(errors),
         "node_s": node_s,
@@ -103,27 +101,13 @@ def _for_demo(config: Config) -> Config:
     return with_values(config, fixed)
 
 
-@contextmanager
-def _terminate_like_interrupt() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as Ctrl-C does, so that no process is left behind."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _write_sequence(source: Source, path: Path) -> None:
     """Write the sequence as the bag of a calibrated camera with known poses."""
-    from d2_ros.commands.convert import write_frames
+    from d2_ros.commands.convert import Written, write_frames
     from d2_ros.sources.writer import BagWriter
 
     with BagWriter(path) as bag:
-        write_frames(source, source.poses(), bag)
+        write_frames(source, source.poses(), bag, Written())
 
 
 def _run_node(config: Config, folder: Path) -> None:

@@ -76,13 +76,15 @@ def doctor(
     if parameters:
         typer.echo("\n".join(parameter_lines()))
         return
+    if json_file:
+        from d2_ros.commands.common import output_file, write_json
+
+        output_file(json_file)
     findings = []
     for finding in examine():
         findings.append(finding)
         _print(finding)
     if json_file:
-        from d2_ros.commands.common import write_json
-
         write_json(json_file, to_figures(findings))
     missing = [finding.name for finding in findings if finding.state == "missing"]
     if missing:

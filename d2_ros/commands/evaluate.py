@@ -15,7 +15,8 @@ from d2_ros.commands.common import (
     ParamsFile,
     SourceName,
     load_config,
-    make_folder,
+    output_files,
+    output_folder,
     write_json,
 )
 from d2_ros.errors import D2RosError
@@ -81,7 +82,8 @@ def sequence(
     opened = open_source(source, image_topic)
     if ablation and not isinstance(opened, Synthetic):
         raise D2RosError(f"--ablation needs exact ground truth: SRC synthetic, not {opened.name}")
-    folder = make_folder(out)
+    output_files([json], source, params_file)
+    folder = output_folder(out, source)
     poses = opened.poses()
     frontend = FrontEnd(config)
     recorder = Recorder(frontend) if ablation else None
@@ -131,7 +133,8 @@ def homographies(
 
     config = load_config(params_file, overrides)
     found = find_pairs(folder)
-    target = make_folder(out)
+    output_files([json], folder, params_file)
+    target = output_folder(out, folder)
     frontend = FrontEnd(config)
     results = defaultdict(list)
     for pair in _watched(found, "Matching"):
@@ -182,6 +185,7 @@ def pairs(
     from d2_ros.sources import open_source
 
     if write is not None:
+        output_files([write, json], source)
         count = write_pairs(open_source(source), gap, every, write)
         typer.echo(f"{write}: {count} pairs")
         return
@@ -190,7 +194,8 @@ def pairs(
     config = load_config(params_file, overrides)
     file = Path(source)
     found = read_pairs(file, images or file.parent)
-    folder = make_folder(out)
+    output_files([json], file, images, params_file)
+    folder = output_folder(out, file, images)
     frontend = FrontEnd(config)
     results = defaultdict(list)
     for pair in _watched(found, "Matching"):
@@ -223,7 +228,8 @@ def stereo(
 
     config = load_config(params_file, overrides)
     pair = motorcycle()
-    folder = make_folder(out)
+    output_files([json], params_file)
+    folder = output_folder(out)
     found = match_images(FrontEnd(config), (pair.left, pair.right))
     errors = {name: stereo_errors(points, pair.disparity) for name, points in found.items()}
     figures = {name: stereo_figures(off) for name, off in errors.items()}

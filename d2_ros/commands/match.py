@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +14,10 @@ from d2_ros.commands.common import (
     Overrides,
     ParamsFile,
     load_config,
-    output_file,
+    output_files,
+    write_file,
     write_json,
 )
-from d2_ros.errors import D2RosError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -42,7 +43,7 @@ def match(
     ],
     camera: Annotated[
         Path | None,
-        typer.Option(help="Calibration of both images, in the layout of ROS camera calibration."),
+        typer.Option(help="Their calibration: of ROS, a printed camera_info, or of OpenCV."),
     ] = None,
     params_file: ParamsFile = None,
     overrides: Overrides = None,
@@ -64,21 +65,21 @@ def match(
     config = load_config(params_file, overrides)
     calibration = load_camera(camera) if camera else None
     images = [read_image(a), read_image(b)]
-    output_file(out, a, b)
+    output_files((out, json), a, b, camera, params_file)
     frontend = FrontEnd(config)
     started = time.perf_counter()
     shown = track(images, "Matching", console=Console(stderr=True))
     results = [
-        frontend.process(image, stamp, calibration)
+        frontend.process(
+            image, stamp, calibration and calibration.at_size(image.shape[1], image.shape[0])
+        )
         for image, stamp in zip(shown, STAMPS, strict=True)
     ]
     arrays = match_arrays(*results)
     seconds = time.perf_counter() - started
-    try:
-        with out.open("wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
-    except OSError as error:
-        raise D2RosError(f"cannot write {out}: {error.strerror}; choose another place") from None
+    stream = BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+    write_file(out, stream.getvalue())
     matches, inliers = len(arrays["inlier"]), int(arrays["inlier"].sum())
     typer.echo(f"{out}: {matches} matches, {inliers} inliers")
     if json:

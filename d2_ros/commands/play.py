@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from d2_ros.commands.common import ImageTopic, SourceName
+from d2_ros.commands.common import ImageTopic, SourceName, progress
 from d2_ros.errors import D2RosError
 
 if TYPE_CHECKING:
@@ -55,17 +56,26 @@ def _wait(player: Player) -> None:
 
 
 def _play(player: Player, source: Source, rate: float, loop: bool) -> None:
-    from rich.console import Console
-    from rich.progress import track
-
     from d2_ros.node.player import Pace
+    from d2_ros.sources.usable import usable
 
-    pace = Pace(rate, player.tick)
+    pace = Pace(rate, player.tick, partial(typer.echo, err=True))
+    refused: list[str] = []
+    played = 0
     while True:
-        for frame in track(source, f"Playing {source.name}", console=Console(stderr=True)):
-            pace.wait(frame.stamp)
+        refused.clear()
+        played = 0
+        found = usable(source, lambda error: refused.append(str(error)))
+        for frame in progress(found, f"Playing {source.name}", len(source)):
+            pace.wait(frame)
             player.publish(frame)
+            played += 1
         if not loop:
             break
     if not player.flush():
         typer.echo("not every subscriber has taken the last frames", err=True)
+    if refused:
+        whole = played + len(refused)
+        raise D2RosError(f"{len(refused)} of {whole} frames were left out: {refused[0]}")
+    if not played:
+        raise D2RosError(f"{source.name} has no frames; look at the source")

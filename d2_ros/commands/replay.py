@@ -5,23 +5,28 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
 from d2_ros.commands.common import (
+    Frames,
     ImageTopic,
     Json,
     Overrides,
     ParamsFile,
     SourceName,
+    Start,
     load_config,
-    output_file,
+    output_files,
+    progress,
+    tell_ending,
     write_json,
 )
 from d2_ros.errors import D2RosError
+from d2_ros.interruption import held
 from d2_ros.timing import CLOCK_JUMP
 
 if TYPE_CHECKING:
@@ -55,6 +60,10 @@ class Sink(Protocol):
 
     def write(self, topic: str, message: Any) -> None:
         """Write a message of :mod:`d2_ros.sources.messages`."""
+        ...
+
+    def flush(self) -> None:
+        """Hand everything so far to the system."""
         ...
 
 
@@ -112,30 +121,38 @@ def replay(
     params_file: ParamsFile = None,
     overrides: Overrides = None,
     image_topic: ImageTopic = None,
+    start: Start = 0,
+    frames: Frames = None,
     json: Json = None,
 ) -> None:
     """Run the front-end over every frame of SRC and write the node's topics to a bag.
 
     A frame that cannot be used is left out and counted; the exit code is then 2, as it is for a
-    source that ends in damage. What was written until then, and the figures, are kept.
+    source that ends in damage. What was written until then, and the figures, are kept, after
+    Ctrl-C and SIGTERM as well.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
+    from d2_ros.sources.cut import cut
+    from d2_ros.sources.usable import usable
     from d2_ros.sources.writer import BagWriter
 
     config = load_config(params_file, overrides)
-    frames = open_source(source, image_topic)
+    output_files((out, json), source, params_file)
+    opened = cut(open_source(source, image_topic), start, frames)
     frontend = FrontEnd(config)
-    tally, damage = Tally(), None
-    with BagWriter(output_file(out, source)) as bag:
+    tally, ending = Tally(), None
+    with BagWriter(out) as bag:
+        found = usable(opened, lambda error: tally.refused.append(str(error)))
         try:
-            shown = track(frames, "Replaying", console=Console(stderr=True))
-            run(shown, frontend, ResultWriter(bag, config.output), tally)
-        except D2RosError as error:
-            damage = error
+            run(
+                progress(found, "Replaying", len(opened)),
+                frontend,
+                ResultWriter(bag, config.output),
+                tally,
+            )
+        except (D2RosError, KeyboardInterrupt, SystemExit) as error:
+            ending = error
     figures = tally.figures()
     typer.echo(
         f"{out}: {tally.frames} frames, {tally.keyframes} keyframes, "
@@ -145,36 +162,42 @@ def replay(
     )
     if json:
         write_json(json, figures)
-    if damage:
-        raise damage
-    if tally.refused:
-        count, first = len(tally.refused), tally.refused[0]
-        raise D2RosError(f"{count} of {count + tally.frames} frames were left out: {first}")
+    tell_ending(out, tally.frames, tally.refused, ending)
 
 
 def run(frames: Iterable[Frame], frontend: Processor, writer: ResultWriter, tally: Tally) -> None:
     """Process `frames` in order, write the results and count them in `tally`.
 
-    As in the node, a frame that is not later than the last one is refused, and a large jump back
-    starts over with an empty window.
+    As in the node, a frame that is not later than the last one is refused; a large jump back, and
+    another calibration or image size, start over with an empty window.
     """
+    from d2_ros.camera import HeldCamera
+
     last: int | None = None
+    window = HeldCamera()
     for frame in frames:
-        if last is not None and frame.stamp <= last - CLOCK_JUMP:
-            frontend.reset()
-            writer.reset()
-            tally.resets += 1
-        elif last is not None and frame.stamp <= last:
+        jumped = last is not None and frame.stamp <= last - CLOCK_JUMP
+        if last is not None and not jumped and frame.stamp <= last:
             tally.refused.append(f"frame {frame.stamp} is not later than {last}")
             continue
         last = frame.stamp
+        if jumped:
+            window.forget()
+        height, width = frame.image.shape[:2]
+        camera, change = window.update(frame.camera, (width, height))
+        if jumped or change:
+            frontend.reset()
+            writer.reset()
+            tally.resets += 1
+        frame = replace(frame, camera=camera)
         try:
             result = frontend.process(frame.image, frame.stamp, frame.camera)
         except D2RosError as error:
             tally.refused.append(f"frame {frame.stamp}: {error}")
             continue
-        writer.write(frame, result)
-        tally.add(result)
+        with held():
+            writer.write(frame, result)
+            tally.add(result)
 
 
 class ResultWriter:
@@ -224,3 +247,5 @@ class ResultWriter:
             elif not self._told_uncalibrated:
                 self._told_uncalibrated = True
                 typer.echo(f"frame {stamp} has no calibration: no feature_tracks for it", err=True)
+        # A frame is written as a whole, so that a process that is killed has lost no earlier one.
+        self._bag.flush()

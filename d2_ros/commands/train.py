@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from d2_ros.commands.common import Json, Overrides, make_folder, read_overrides, write_json
+from d2_ros.commands.common import (
+    Json,
+    Overrides,
+    output_files,
+    output_folder,
+    read_overrides,
+    write_json,
+)
 from d2_ros.errors import D2RosError
 
 if TYPE_CHECKING:
@@ -49,7 +56,9 @@ def train(
     if config is None or out is None:
         raise D2RosError("train needs --config FILE and --out DIR; --settings lists the settings")
     chosen = load_training_config(config, read_overrides(overrides))
-    folder = make_folder(out)
+    output_files([json], config)
+    read = chosen.data.sources  # a path, or one after what it is, as in photos:FOLDER
+    folder = output_folder(out, *read, *(name.partition(":")[2] for name in read))
     if not resume and (folder / CHECKPOINT).exists():
         raise D2RosError(
             f"{folder} holds the checkpoint of a run; add --resume to go on, or choose another"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.camera import Camera
+from d2_ros.camera import Camera, HeldCamera
 from d2_ros.config import Config
+from d2_ros.errors import D2RosError
 from d2_ros.evaluation.accuracy import accuracy_figures, track_errors
 from d2_ros.evaluation.geometry import relative
 from d2_ros.evaluation.pairs import (
@@ -109,13 +110,26 @@ def run_sequence(
     Raises
     ------
     D2RosError
-        For a frame that cannot be used.
+        For a frame that cannot be used, and for one of another size.
     """
     outcome = SequenceResult(motion=CommonMotion() if stands(poses) else None)
     chains = {name: Chain() for name in PEERS}
     flows = {name: Klt(*settings) for name, settings in KLT_POINTS.items()}
     recent: deque[Seen] = deque(maxlen=gap + 1)
+    window = HeldCamera()  # the rule of the node and of the replay
+    size: tuple[int, int] | None = None
     for number, frame in enumerate(frames):
+        height, width = frame.image.shape[:2]
+        if size is not None and size != (width, height):
+            raise D2RosError(
+                f"the image at {frame.stamp} ns is {width}x{height}, those before it are "
+                f"{size[0]}x{size[1]}; judge a part of one size, with --start and --frames"
+            )
+        size = width, height
+        camera, change = window.update(frame.camera, size)
+        if change:
+            frontend.reset()
+        frame = replace(frame, camera=camera)
         seen = _see(number, frame, frontend, chains, flows, outcome)
         recent.append(seen)
         first = recent[0]

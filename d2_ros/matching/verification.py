@@ -54,7 +54,8 @@ def verify(
 
     An essential matrix and a homography are estimated on bearings; the homography, which
     says more about each match, is taken where it explains nearly as many (a plane, a
-    rotation, a standing camera). Without calibration: a fundamental matrix, on pixels.
+    rotation, a standing camera). Without calibration: a fundamental matrix, on pixels. A match
+    with a pixel that has no bearing is no inlier, and the estimators do not see it.
 
     Parameters
     ----------
@@ -75,6 +76,13 @@ def verify(
         focal = (camera.focal + keyframe_camera.focal) / 2
         first = keyframe_camera.bearings(keyframe_pixels)[:, :2] * focal
         second = camera.bearings(pixels)[:, :2] * focal
+        known = np.isfinite(first + second).all(1)
+        if not known.all():
+            some = verify(
+                pixels[known], keyframe_pixels[known], camera, keyframe_camera,
+                max_error, seed, rounds,
+            )  # fmt: skip
+            return _spread(some, known)
         calibrated = np.diag([focal, focal, 1.0])
     else:
         first, second, calibrated = keyframe_pixels, pixels, None
@@ -149,6 +157,14 @@ def _verdict(
     if not inlier.any() or residual is None or normal is None:
         residual, normal = np.full(len(inlier), np.nan), np.zeros((len(inlier), 2))
     return Verdict(inlier, residual, normal)
+
+
+def _spread(some: Verdict, known: NDArray[np.bool_]) -> Verdict:
+    """The verdict on all matches, of which only the `known` ones could be judged."""
+    whole = _verdict(np.zeros(len(known), bool))
+    whole.inlier[known], whole.residual[known] = some.inlier, some.residual
+    whole.normal[known] = some.normal
+    return whole
 
 
 def _line_distances(

@@ -36,6 +36,9 @@ CLOCK_PERIOD = 0.025
 
 FLUSH_SECONDS = 5.0
 
+LONGEST_GAP = 10.0
+"""Seconds of the recording that are waited for between two frames."""
+
 
 class Player(Node):
     """Publishes ``<camera>/image_raw``, ``<camera>/camera_info`` and ``/clock``."""
@@ -83,31 +86,48 @@ def open_player(camera: str) -> Iterator[Player]:
 
 
 class Pace:
-    """Real time for a sequence's own time.
+    """Real time for a recording's own time.
+
+    It goes by when frames were recorded: their stamps may jump where a driver has not set them.
+    Longer gaps than :data:`LONGEST_GAP` are cut to that and told of.
 
     Parameters
     ----------
     rate
         How many times faster than recorded.
     tick
-        Called with the sequence's time (ns) at least every `CLOCK_PERIOD` while waiting.
+        Called with the frames' time (ns) at least every `CLOCK_PERIOD` while waiting.
+    tell
+        Called with a sentence for each gap that is cut.
     """
 
-    def __init__(self, rate: float, tick: Callable[[int], None]) -> None:
-        self._rate = rate
-        self._tick = tick
-        self._start: tuple[float, int] | None = None
-        self._last = 0
+    def __init__(
+        self, rate: float, tick: Callable[[int], None], tell: Callable[[str], None]
+    ) -> None:
+        self._rate, self._tick, self._tell = rate, tick, tell
+        self._last: Frame | None = None
+        self._due = 0.0
 
-    def wait(self, stamp: int) -> None:
-        """Wait until it is time for the frame at `stamp`; a jump back starts anew."""
-        now = time.monotonic()
-        if self._start is None or stamp < self._last:
-            self._start = (now, stamp)
-        self._last = stamp
-        begin, first = self._start
-        due = begin + (stamp - first) * 1e-9 / self._rate
-        while (left := due - time.monotonic()) > 0:
+    def wait(self, frame: Frame) -> None:
+        """Wait until it is time for a frame; a jump back starts anew."""
+        last, self._last = self._last, frame
+        gap = 0 if last is None else (_recorded(frame) - _recorded(last)) * 1e-9
+        if last is None or gap < 0:
+            self._due = time.monotonic()
+            return
+        if gap > LONGEST_GAP:
+            self._tell(
+                f"no frame for {gap:.0f} s of the recording, after {last.stamp} ns: "
+                f"cut to {LONGEST_GAP / self._rate:g} s"
+            )
+            gap = LONGEST_GAP
+        begin = self._due
+        self._due += gap / self._rate
+        while (left := self._due - time.monotonic()) > 0:
             time.sleep(min(left, CLOCK_PERIOD))
             passed = (time.monotonic() - begin) * self._rate
-            self._tick(min(first + int(passed * 1e9), stamp))
+            self._tick(min(last.stamp + int(passed * 1e9), frame.stamp))
+
+
+def _recorded(frame: Frame) -> int:
+    return frame.stamp if frame.recorded is None else frame.recorded

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 import yaml
 
 from d2_ros.errors import D2RosError
+from d2_ros.sources.base import MAKER
 
 ROSBAG1, SQLITE, MCAP = ".bag", ".db3", ".mcap"
 
@@ -34,7 +35,7 @@ def storage_files(folder: Path) -> list[Path]:
     """Return the mcap files of a folder, or else its sqlite3 files, as a person would order them.
 
     What macOS leaves beside a file (``._name``) is none; of a file that lies there both compressed
-    and not, the latter counts.
+    and not, the latter counts. What this package has written there counts only if it is alone.
     """
     from d2_ros.sources.folder import natural_key
 
@@ -43,12 +44,28 @@ def storage_files(folder: Path) -> list[Path]:
     except OSError as error:
         raise D2RosError(f"folder {folder} cannot be read: {error.strerror}") from None
     files.sort(key=lambda path: natural_key(path.name))
+    return _storage([path for path in files if not is_output(path)]) or _storage(files)
+
+
+def _storage(files: Sequence[Path]) -> list[Path]:
     for kind in (MCAP, SQLITE):
         found = [path for path in files if bag_kind(path) == kind]
         plain = {path.name for path in found if not is_compressed(path)}
         if found:
             return [path for path in found if not is_compressed(path) or path.stem not in plain]
     return []
+
+
+def is_output(path: Path) -> bool:
+    """Return whether a file is a bag that this package has written, by the maker in its head."""
+    if bag_kind(path) != MCAP or is_compressed(path):
+        return False
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(64)  # the mark, the profile "ros2", then the maker
+    except OSError:
+        return False
+    return f"{MAKER} ".encode() in head
 
 
 def recordings(files: Sequence[Path]) -> list[list[Path]]:

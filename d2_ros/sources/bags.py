@@ -107,7 +107,7 @@ class BagSource:
 
         def frame_of(item: Stored) -> Frame | None:
             if item.topic == self.image_topic:
-                return self._frame(item.message(), newest[0])
+                return self._frame(item.message(), newest[0], item.time)
             try:
                 newest[0] = item.message()
             except D2RosError as error:
@@ -118,7 +118,7 @@ class BagSource:
         # Unlike a generator, map goes on with the next item after an error.
         return filter(None, map(frame_of, stored))
 
-    def _frame(self, message: Any, info: Any) -> Frame:
+    def _frame(self, message: Any, info: Any, recorded: int) -> Frame:
         stamp = stamp_of(message)
         try:
             if message.__msgtype__ == COMPRESSED:
@@ -133,7 +133,7 @@ class BagSource:
                     message.data,
                 )
             camera = self._camera(info, image.shape[1], image.shape[0])
-            return Frame(stamp, image, camera, message.header.frame_id)
+            return Frame(stamp, image, camera, message.header.frame_id, recorded)
         except D2RosError as error:
             raise UnusableFrame(f"{self.image_topic} at {stamp} ns: {error}") from None
 
@@ -173,14 +173,21 @@ class BagSource:
         messages = [message for _, message in until_damage(self._bag.messages([POSE_TOPIC]))]
         if not messages:
             return None
-        stamps = [_stamp(item) for item in until_damage(self._bag.stored([self.image_topic]))]
         positions = [[getattr(item.pose.position, key) for key in "xyz"] for item in messages]
         quaternions = [[getattr(item.pose.orientation, k) for k in "xyzw"] for item in messages]
         return interpolate(
             np.array([stamp_of(message) for message in messages], np.int64),
             pose_matrices(positions, quaternions),
-            np.array(stamps, np.int64),
+            self._stamps(self.image_topic),
         )
+
+    def clocks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Stamps of the images and of the known poses, ns."""
+        return self._stamps(self.image_topic), self._stamps(POSE_TOPIC)
+
+    def _stamps(self, topic: str) -> NDArray[np.int64]:
+        stored = until_damage(self._bag.stored([topic]))
+        return np.array([_stamp(item) for item in stored], np.int64)
 
 
 def _stamp(item: Stored) -> int:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError
 
+MAKER = "d2_ros"
+"""Whom the head of a bag written here names as its maker."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -24,19 +27,24 @@ class Frame:
     image
         ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16.
     camera
-        The calibration for this very image size, or None where there is none.
+        The calibration for this very image size, or None where there is none. One that says no
+        size is taken for the image's.
     frame_id
         The camera's optical frame.
+    recorded
+        When a bag has recorded it, integer nanoseconds; None elsewhere.
     """
 
     stamp: int
     image: NDArray[np.uint8] | NDArray[np.uint16]
     camera: Camera | None
     frame_id: str = "camera"
+    recorded: int | None = None
 
     def __post_init__(self) -> None:
         height, width = self.image.shape[:2]
-        camera = self.camera
+        camera = self.camera and self.camera.at_size(width, height)
+        object.__setattr__(self, "camera", camera)
         if camera is not None and (camera.width, camera.height) != (width, height):
             raise D2RosError(
                 f"the image at {self.stamp} ns is {width}x{height} but its calibration is for "

@@ -17,13 +17,23 @@ from d2_ros.sources.calibration import load_yaml
 from d2_ros.sources.files import ImageFiles
 from d2_ros.sources.trajectories import interpolate, numbers, pose_matrices, read_table
 
+_REMEDIES = {
+    "data.csv": "the times; copy it from the data set",
+    "sensor.yaml": "the calibration; copy it from the data set, or give the folder data for "
+    "images without one",
+}
+"""What the files of a camera folder hold, and what to do where one is missing."""
+
 _MODELS = {"radial-tangential": "plumb_bob", "radtan": "plumb_bob", "equidistant": "equidistant"}
 
 
 def find_euroc(path: Path) -> Path | None:
-    """Return the camera folder if `path` is one, holds ``cam0``, or holds ``mav0/cam0``."""
+    """Return the camera folder if `path` is one, holds ``cam0``, or holds ``mav0/cam0``.
+
+    Two of its parts make a camera folder: :func:`open_euroc` says which one is missing.
+    """
     for folder in (path, path / "cam0", path / "mav0" / "cam0"):
-        if (folder / "data.csv").is_file() and (folder / "sensor.yaml").is_file():
+        if sum((folder / part).exists() for part in _REMEDIES) + (folder / "data").is_dir() >= 2:
             return folder
     return None
 
@@ -36,6 +46,9 @@ def open_euroc(folder: Path) -> ImageFiles:
     D2RosError
         If a file is missing or malformed.
     """
+    for name, remedy in _REMEDIES.items():
+        if not (folder / name).is_file():
+            raise D2RosError(f"EuRoC folder {folder} lacks {name}, which holds {remedy}")
     table = read_table(folder / "data.csv", ",")
     if any(len(row) < 2 for row in table):
         raise D2RosError(f"{folder / 'data.csv'} must have two columns, time in ns and file name")
@@ -47,9 +60,12 @@ def open_euroc(folder: Path) -> ImageFiles:
     except (KeyError, TypeError, ValueError) as error:
         raise D2RosError(f"{folder / 'sensor.yaml'} is no camera calibration: {error!r}") from None
     truth = folder.parent / "state_groundtruth_estimate0" / "data.csv"
-    poses = _body_poses(truth, stamps) @ body_camera if truth.is_file() else None
+    poses = known = None
+    if truth.is_file():
+        known, bodies = _body_poses(truth)
+        poses = interpolate(known, bodies, stamps) @ body_camera
     files = tuple(folder / "data" / row[1] for row in table)
-    return ImageFiles(str(folder), stamps, files, camera, poses)
+    return ImageFiles(str(folder), stamps, files, camera, poses, known)
 
 
 def _stamps(path: Path, table: list[list[str]]) -> NDArray[np.int64]:
@@ -72,9 +88,8 @@ def _camera(sensor: dict[str, Any]) -> Camera:
     )
 
 
-def _body_poses(path: Path, stamps: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``T_world_body`` at `stamps`; columns t, p (x, y, z), q (w, x, y, z; body to world)."""
+def _body_poses(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Stamps and ``T_world_body``; columns t, p (x, y, z), q (w, x, y, z; body to world)."""
     table = read_table(path, ",")
     values = numbers(path, table, 8)
-    poses = pose_matrices(values[:, 1:4], values[:, [5, 6, 7, 4]])
-    return interpolate(_stamps(path, table), poses, stamps)
+    return _stamps(path, table), pose_matrices(values[:, 1:4], values[:, [5, 6, 7, 4]])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError
-from d2_ros.sources.base import Frame
+from d2_ros.sources.base import Frame, UnusableFrame
 from d2_ros.sources.images import read_image
 
 SUFFIXES = {
@@ -36,6 +36,9 @@ class ImageFiles:
         Their calibration, None where there is none.
     ground_truth
         ``(N, 4, 4)`` ``T_world_camera``, NaN where unknown; None where there is none.
+    truth_stamps
+        ``(K,)`` integer nanoseconds of the poses that `ground_truth` was interpolated from; None
+        where each image has its own.
     """
 
     name: str
@@ -43,6 +46,7 @@ class ImageFiles:
     files: tuple[Path, ...]
     camera: Camera | None = None
     ground_truth: NDArray[np.float64] | None = None
+    truth_stamps: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         counts = {"stamps": len(self.stamps), "images": len(self.files)}
@@ -63,14 +67,33 @@ class ImageFiles:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in time order."""
-        for stamp, file in zip(self.stamps, self.files, strict=True):
-            yield Frame(int(stamp), read_image(file), self.camera)
+        # No generator: that would end at the first image that cannot be used.
+        return map(self._frame, self.stamps.tolist(), self.files)
+
+    def _frame(self, stamp: int, file: Path) -> Frame:
+        try:
+            return Frame(stamp, read_image(file), self.camera)
+        except D2RosError as error:
+            where = "" if str(file) in str(error) else f"{file}: "
+            raise UnusableFrame(f"{where}{error}") from None
 
     def poses(self) -> NDArray[np.float64] | None:
         """Ground truth ``T_world_camera``."""
         return self.ground_truth
 
+    def clocks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Stamps of the images and of the known poses, ns."""
+        return self.stamps, self.stamps if self.truth_stamps is None else self.truth_stamps
+
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files directly in `folder`, unordered."""
-    return [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+    """Return the image files directly in `folder`, unordered.
+
+    Hidden ones are not among them: macOS puts a ``._name.png`` beside every ``name.png`` that it
+    copies to another file system.
+    """
+    return [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from d2_ros.errors import D2RosError
-from d2_ros.sources.calibration import load_camera
+from d2_ros.sources.calibration import find_camera
 from d2_ros.sources.files import ImageFiles, image_files
 
 PERIOD = 100_000_000
@@ -26,16 +26,12 @@ def open_folder(path: Path) -> ImageFiles:
     """
     files = sorted(image_files(path), key=lambda file: natural_key(file.name))
     if not files:
-        raise D2RosError(
-            f"{path} is neither a bag (metadata.yaml, .mcap or .db3), nor EuRoC (mav0/cam0), TUM "
-            "(rgb.txt) or KITTI (calib.txt, image_0), nor a folder of images; give one of these"
-        )
-    calibration = path / "camera.yaml"
+        raise D2RosError(f"{path} has no images; give a folder of images")
     return ImageFiles(
         str(path),
         PERIOD * np.arange(1, len(files) + 1),
         tuple(files),
-        load_camera(calibration) if calibration.is_file() else None,
+        find_camera(path),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,10 @@ from d2_ros.errors import D2RosError
 
 
 def read_table(path: Path, separator: str | None = None) -> list[list[str]]:
-    """Read the rows of a text table; ``#`` starts a comment, None separates at white space.
+    """Read the rows of a text table; None separates at white space.
+
+    ``#`` starts a comment, at the beginning of a line or behind white space: elsewhere it may
+    belong to a file's name. A byte order mark, as Windows writes it, is passed over.
 
     Raises
     ------
@@ -22,10 +26,11 @@ def read_table(path: Path, separator: str | None = None) -> list[list[str]]:
         If the file cannot be read or has no rows.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise D2RosError(f"{path} cannot be read: {error}") from None
-    rows = [[cell.strip() for cell in line.split("#")[0].split(separator)] for line in lines]
+    bare = (re.split(r"(?:^|\s)#", line, maxsplit=1)[0] for line in lines)
+    rows = [[cell.strip() for cell in line.split(separator)] for line in bare]
     rows = [row for row in rows if any(row)]
     if not rows:
         raise D2RosError(f"{path} is empty; it must have a row for every image or pose")
@@ -66,20 +71,23 @@ def nanoseconds(path: Path, seconds: Iterable[str]) -> NDArray[np.int64]:
 def pose_matrices(positions: ArrayLike, quaternions: ArrayLike) -> NDArray[np.float64]:
     """Return ``(N, 4, 4)`` poses of ``(N, 3)`` positions and ``(N, 4)`` (x, y, z, w).
 
-    Quaternions are normalised.
+    Quaternions are normalised, and q is the rotation that -q is. A row that is not finite is a
+    pose that is not known: NaN.
 
     Raises
     ------
     D2RosError
         If a quaternion is zero.
     """
+    where, turn = np.asarray(positions, np.float64), np.asarray(quaternions, np.float64)
+    known = np.isfinite(where).all(axis=1) & np.isfinite(turn).all(axis=1)
+    poses = np.full((len(where), 4, 4), np.nan)
+    poses[known] = np.eye(4)
+    poses[known, :3, 3] = where[known]
     try:
-        rotations = Rotation.from_quat(quaternions).as_matrix()
+        poses[known, :3, :3] = Rotation.from_quat(turn[known]).as_matrix()
     except ValueError as error:
         raise D2RosError(f"ground truth holds an unusable quaternion: {error}") from None
-    poses = np.tile(np.eye(4), (len(rotations), 1, 1))
-    poses[:, :3, :3] = rotations
-    poses[:, :3, 3] = positions
     return poses
 
 
@@ -88,25 +96,33 @@ def interpolate(
 ) -> NDArray[np.float64]:
     """Return the poses at other times: positions linearly, rotations along the great arc.
 
+    Next to a pose that is not known nothing is: a tracker that was lost has seen no straight line.
+
     Parameters
     ----------
     known
         ``(K,)`` integer nanoseconds in any order; of equal ones the first counts.
     poses
-        ``(K, 4, 4)`` at `known`.
+        ``(K, 4, 4)`` at `known`; NaN where not known.
     stamps
         ``(N,)`` integer nanoseconds.
 
     Returns
     -------
-    ``(N, 4, 4)`` float64; NaN for stamps before the first or after the last known one.
+    ``(N, 4, 4)`` float64; NaN for stamps before the first or after the last known one, and
+    between two of which one is NaN.
     """
     known, first = np.unique(known, return_index=True)
     poses = poses[first]
+    sure = np.isfinite(poses).all(axis=(1, 2))
     result = np.full((len(stamps), 4, 4), np.nan)
-    inside = (stamps >= known[0]) & (stamps <= known[-1])
-    if len(known) == 1:
-        result[inside] = poses[0]
+    after = np.searchsorted(known, stamps)  # the first known one that is not earlier
+    late = np.minimum(after, len(known) - 1)
+    exact = (known[late] == stamps) & sure[late]
+    inside = exact | ((after > 0) & (after < len(known)) & sure[late] & sure[late - 1])
+    known, poses = known[sure], poses[sure]
+    if len(known) < 2:
+        result[inside] = poses[:1]
         return result
     # Relative to the start: nanoseconds since 1970 do not fit a float64.
     times, wanted = (known - known[0]).astype(float), (stamps[inside] - known[0]).astype(float)

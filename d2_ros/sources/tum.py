@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from d2_ros.errors import D2RosError
-from d2_ros.sources.calibration import load_camera
+from d2_ros.sources.calibration import find_camera
 from d2_ros.sources.files import ImageFiles
 from d2_ros.sources.trajectories import (
     interpolate,
@@ -35,11 +35,11 @@ def open_tum(path: Path) -> ImageFiles:
     """
     index = path / "rgb.txt"
     table = read_table(index)
-    if any(len(row) != 2 for row in table):
+    if any(len(row) < 2 for row in table):
         raise D2RosError(f"{index} must have two columns, time in seconds and file name")
     stamps = nanoseconds(index, (row[0] for row in table))
-    calibration, truth = path / "camera.yaml", path / "groundtruth.txt"
-    poses = None
+    truth = path / "groundtruth.txt"
+    poses = known = None
     if truth.is_file():
         rows = read_table(truth)
         values = numbers(truth, rows, 8)  # t tx ty tz qx qy qz qw
@@ -48,7 +48,14 @@ def open_tum(path: Path) -> ImageFiles:
     return ImageFiles(
         str(path),
         stamps,
-        tuple(path / row[1] for row in table),
-        load_camera(calibration) if calibration.is_file() else None,
+        tuple(_file(path, row[1:]) for row in table),
+        find_camera(path),
         poses,
+        known,
     )
+
+
+def _file(folder: Path, words: list[str]) -> Path:
+    """Return the file of a row, whose name may hold spaces; in associations more columns follow."""
+    whole, first = folder / " ".join(words), folder / words[0]
+    return first if first.is_file() and not whole.is_file() else whole

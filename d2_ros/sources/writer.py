@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +13,8 @@ from mcap.writer import CompressionType, Writer
 
 from d2_ros import __version__
 from d2_ros.errors import D2RosError
+from d2_ros.interruption import held
+from d2_ros.sources.base import MAKER
 from d2_ros.sources.messages import TYPES, stamp_of
 
 QOS = """\
@@ -28,10 +33,13 @@ to version 8: numbers, which the later versions read as well."""
 
 
 class BagWriter:
-    """A context manager that writes messages; an existing file is overwritten.
+    """A context manager that writes messages to a bag.
 
-    Leaving the context by an exception still writes the index, so that all messages so far can
-    be read.
+    An existing file keeps its content until the new one is complete: the messages go to
+    ``NAME.part.mcap`` beside it, which takes its name when the block ends without an exception and
+    has written something. Where there is no such file, they go to `path` itself, so that what a
+    killed process has written is found there. Leaving the block by an exception still writes the
+    index, so that all messages so far can be read; a bag without messages is removed.
 
     Parameters
     ----------
@@ -48,12 +56,20 @@ class BagWriter:
         if path.suffix != ".mcap":
             raise D2RosError(f"output bag {path} must have a name that ends in .mcap")
         self._path = path
+        self._target = Path(os.path.realpath(path))  # a link stays a link
+        self._written = self._target
+        self._failed = False
         try:
-            self._file = path.open("wb")
+            if self._target.is_file():
+                if not os.access(self._target, os.W_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                self._written = _free_name(self._target)
+            self._file = self._written.open("wb")
+            self._writer = Writer(self._file, compression=CompressionType.NONE)
+            self._writer.start(profile="ros2", library=f"{MAKER} {__version__}")
+            self._file.flush()
         except OSError as error:
             raise self._failure(error) from None
-        self._writer = Writer(self._file, compression=CompressionType.NONE)
-        self._writer.start(profile="ros2", library=f"d2_ros {__version__}")
         self._schemas: dict[str, int] = {}
         self._channels: dict[str, int] = {}
 
@@ -66,10 +82,15 @@ class BagWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(replace=kind is None)
 
-    def close(self) -> None:
+    def close(self, replace: bool = True) -> None:
         """Write the index and close the file; a second call does nothing.
+
+        Parameters
+        ----------
+        replace
+            Whether a file that was there before is replaced.
 
         Raises
         ------
@@ -78,14 +99,40 @@ class BagWriter:
         """
         if self._file.closed:
             return
-        try:
-            with self._file:
-                self._writer.finish()
-        except OSError as error:
-            raise self._failure(error) from None
+        with held():
+            try:
+                with self._file:
+                    self._writer.finish()
+                if not self._channels:
+                    if self._written.is_file():
+                        self._written.unlink()
+                elif replace and not self._failed and self._written != self._target:
+                    self._written.replace(self._target)
+            except OSError as error:
+                raise self._failure(error) from None
 
     def _failure(self, error: OSError) -> D2RosError:
-        return D2RosError(f"cannot write {self._path}: {error.strerror}; choose another place")
+        self._failed = True
+        kept = ""
+        if self._written != self._target and self._written.exists():
+            kept = f" ({self._path} is as it was, the part that was written is {self._written})"
+        reason = f"cannot write {self._path}: {error.strerror}"
+        return D2RosError(f"{reason}{kept}; choose another place")
+
+    def flush(self) -> None:
+        """Hand everything so far to the system: it can be read even if this process is killed.
+
+        Called by what is written, not by the clock, so that the same messages make the same file.
+
+        Raises
+        ------
+        D2RosError
+            If the file cannot be written.
+        """
+        try:
+            self._writer.flush()
+        except OSError as error:
+            raise self._failure(error) from None
 
     def write(self, topic: str, message: Any) -> None:
         """Write a message of :mod:`d2_ros.sources.messages`, logged at its header's stamp.
@@ -134,3 +181,9 @@ class BagWriter:
             text, _ = TYPES.generate_msgdef(msgtype, ros_version=2)
             self._schemas[msgtype] = self._writer.register_schema(msgtype, "ros2msg", text.encode())
         return self._schemas[msgtype]
+
+
+def _free_name(path: Path) -> Path:
+    """Return a name beside `path` that nobody has: the last one's may be what is being read."""
+    names = (path.with_name(f"{path.stem}.part{number or ''}{path.suffix}") for number in count())
+    return next(name for name in names if not name.exists())

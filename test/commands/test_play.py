@@ -114,6 +114,58 @@ def test_looping_goes_back_in_time_and_ends_with_ctrl_c(listener: Any, bag: Path
     assert stamps == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 0, 1]
 
 
+def test_a_first_stamp_of_zero_is_paced_by_the_time_of_recording(
+    listener: Any, tmp_path: Path
+) -> None:
+    now = 1_700_000_000_000_000_000
+    with BagWriter(tmp_path / "zero.mcap") as writer:
+        for number in range(6):
+            stamp = now + number * STEP if number else 0
+            message = build.image(stamp, "optical", np.full((24, 32), number, np.uint8))
+            data = bytes(build.TYPES.serialize_cdr(message, message.__msgtype__))
+            recorded = now + number * STEP + 3_000_000
+            writer.write_serialized("/camera/image_raw", message.__msgtype__, data, recorded)
+    arguments = ("--camera", "left", "--rate", "0.5", "--wait-for-subscribers")
+    player = start(str(tmp_path / "zero.mcap"), *arguments)
+    _, errors = player.communicate(timeout=60)
+    assert player.returncode == 0, errors
+    stamps = [0, *(now + number * STEP for number in range(1, 6))]
+    assert [stamp_of(message.header) for message in listener["image"]] == stamps
+    assert 0.9 < listener["arrival"][-1] - listener["arrival"][0] < 5
+    assert "no frame for" not in errors
+
+
+def test_huge_gaps_are_cut_and_told(listener: Any, tmp_path: Path) -> None:
+    """As where no time of recording is known either: converted from a folder, say."""
+    now = 1_700_000_000_000_000_000
+    with BagWriter(tmp_path / "gap.mcap") as writer:
+        for stamp in (0, now, now + 3600 * 10**9):
+            writer.write("/camera/image_raw", build.image(stamp, "c", np.zeros((24, 32), np.uint8)))
+    arguments = ("--camera", "left", "--rate", "10", "--wait-for-subscribers")
+    player = start(str(tmp_path / "gap.mcap"), *arguments)
+    _, errors = player.communicate(timeout=60)
+    assert player.returncode == 0, errors
+    assert 1.8 < listener["arrival"][-1] - listener["arrival"][0] < 8
+    assert "no frame for 1700000000 s of the recording, after 0 ns: cut to 1 s" in errors
+    assert f"no frame for 3600 s of the recording, after {now} ns: cut to 1 s" in errors
+    clock = [message.clock.sec * 10**9 + message.clock.nanosec for message in listener["clock"]]
+    assert clock == sorted(clock)
+    assert clock[-1] == now + 3600 * 10**9
+
+
+def test_a_frame_that_cannot_be_used_is_left_out(listener: Any, tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bad.mcap") as writer:
+        for number in range(3):
+            image = build.image(START + number, "c", np.zeros((24, 32), np.uint8))
+            image.encoding = "mono8" if number != 1 else "h265"
+            writer.write("/camera/image_raw", image)
+    player = start(str(tmp_path / "bad.mcap"), "--camera", "left", "--wait-for-subscribers")
+    _, errors = player.communicate(timeout=60)
+    assert player.returncode == 2
+    assert "1 of 3 frames were left out: /camera/image_raw at 5000000001 ns" in errors
+    assert [stamp_of(message.header) for message in listener["image"]] == [START, START + 2]
+
+
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf"])
 def test_rate_must_be_positive(rate: str, bag: Path, d2_ros: Any) -> None:
     outcome = d2_ros("play", bag, "--rate", rate)

@@ -254,8 +254,12 @@ def test_malformed_euroc_names_the_file(euroc, name, text, words):
     [
         ("calib.txt", "P1: 1 2 3", "no row P0"),
         ("calib.txt", "P0: 1 2 3", "must have 12"),
-        ("times.txt", "0\n1\n", "2 stamps, 3 images, 3 poses"),
-        ("poses.txt", "1 0 0 0 0 1 0 0 0 0 1 0\n", "3 stamps, 3 images, 1 poses"),
+        ("times.txt", "0\n1\n", "times.txt has 2 rows for 3 images up to 000002.png"),
+        (
+            "poses.txt",
+            "1 0 0 0 0 1 0 0 0 0 1 0\n",
+            "poses.txt has 1 rows for 3 images up to 000002.png",
+        ),
     ],
 )
 def test_malformed_kitti_names_the_trouble(kitti, name, text, words):
