@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2_ros.camera import MODELS, Camera, from_calibration
+from d2_ros.camera import MODELS, SAME_CAMERA, Camera, from_calibration, same_camera
 from d2_ros.errors import D2RosError
 
 K = np.array([[458.654, 0.0, 367.215], [0.0, 457.296, 248.375], [0.0, 0.0, 1.0]])
@@ -189,3 +189,38 @@ def test_bad_calibrations_are_refused(change, words):
     good = {"width": WIDTH, "height": HEIGHT, "matrix": K, "distortion": []}
     with pytest.raises(D2RosError, match=words):
         Camera(**good | change)
+
+
+def changed(subject, matrix=0.0, distortion=0.0, **fields):
+    """The camera with something added to its parameters, or other fields."""
+    values = {name: getattr(subject, name) for name in ("width", "height", "model")} | fields
+    return Camera(
+        matrix=subject.matrix + matrix, distortion=subject.distortion + distortion, **values
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_cameras_are_the_same_by_what_they_say_of_the_image(model):
+    subject, shift = camera(model), np.array([[0, 0, 1.0], [0, 0, 0], [0, 0, 0]])
+    assert same_camera(subject, changed(subject))
+    assert same_camera(subject, changed(subject, 0.01 * shift))
+    assert same_camera(subject, changed(subject, 0.98 * SAME_CAMERA * shift))
+    assert not same_camera(subject, changed(subject, 1.02 * SAME_CAMERA * shift))
+    # A focal length counts by what it does at the border, here 0.8 px a px of it.
+    focal = np.diag([1.0, 0, 0])
+    assert same_camera(subject, changed(subject, 0.02 * focal))
+    assert not same_camera(subject, changed(subject, 0.2 * focal))
+    assert same_camera(subject, changed(subject, distortion=1e-7))
+    assert not same_camera(subject, changed(subject, distortion=1e-2))
+
+
+def test_cameras_of_other_sizes_and_models_differ_and_none_is_like_none_only():
+    subject = Camera(WIDTH, HEIGHT, K, np.zeros(4))
+    assert same_camera(subject, changed(subject))
+    assert same_camera(subject, Camera(WIDTH, HEIGHT, K, []))  # no coefficients are zeros
+    assert not same_camera(subject, changed(subject, width=WIDTH + 1))
+    assert not same_camera(subject, changed(subject, height=HEIGHT - 1))
+    assert not same_camera(subject, changed(subject, model="equidistant"))
+    assert same_camera(None, None)
+    assert not same_camera(None, subject)
+    assert not same_camera(subject, None)
