@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from d2_ros.distortion import Lens
 from d2_ros.errors import D2RosError
 
 MODELS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
@@ -27,7 +29,8 @@ or jitter change is invisible below this, and what a new calibration changes lie
 _GRID = 9
 """Columns and rows of the pixels at which cameras are compared, the outermost on the border."""
 
-_ITERATE = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-12)
+_FOUND = 1e-3
+"""px: a direction is that of a pixel if it is projected this close to it."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ class Camera:
         """Mean focal length, px."""
         return float(self.matrix[0, 0] + self.matrix[1, 1]) / 2
 
+    @cached_property
+    def lens(self) -> Lens:
+        """What of the distortion can be inverted."""
+        return Lens.of(self.model, self.distortion)
+
     def bearings(self, pixels: ArrayLike) -> NDArray[np.float64]:
         """Undistort raw pixels.
 
@@ -88,23 +96,21 @@ class Camera:
 
         Returns
         -------
-        ``(N, 3)`` float64 bearings (x, y, 1), optical frame.
+        ``(N, 3)`` float64 bearings (x, y, 1), optical frame. NaN, all three, where the pixel has
+        none: 90 degrees and more from the axis, which (x, y, 1) cannot say, and where the model is
+        no longer monotonic, so that the pixel may be of one direction or of another.
         """
-        points = np.asarray(pixels, np.float64).reshape(-1, 1, 2)
-        if len(points) == 0:
+        pixels = np.asarray(pixels, np.float64).reshape(-1, 2)
+        if len(pixels) == 0:
             return np.empty((0, 3))
-        if self.model == "equidistant":
-            flat = cv2.fisheye.undistortPoints(
-                points, self.matrix, self.distortion, criteria=_ITERATE
-            )
-        else:
-            flat = cv2.undistortPointsIter(
-                points, self.matrix, self.distortion, np.eye(3), np.eye(3), _ITERATE
-            )
-        return np.column_stack([flat.reshape(-1, 2), np.ones(len(points))])
+        focal = self.matrix[[0, 1], [0, 1]]
+        flat, error = self.lens.unbend((pixels - self.matrix[:2, 2]) / focal)
+        bearings = np.column_stack([flat, np.ones(len(pixels))])
+        bearings[~(error * focal.max() < _FOUND)] = np.nan
+        return bearings
 
     def project(self, points: ArrayLike) -> NDArray[np.float64]:
-        """Project points of the optical frame, at any positive depth, into the raw image.
+        """Project points of the optical frame into the raw image.
 
         Parameters
         ----------
@@ -113,17 +119,26 @@ class Camera:
 
         Returns
         -------
-        ``(N, 2)`` float64 pixels (u, v).
+        ``(N, 2)`` float64 pixels (u, v); NaN for points that are not in front of the camera, or so
+        far aside that the model is no longer monotonic.
         """
         points = np.asarray(points, np.float64).reshape(-1, 3)
-        if len(points) == 0:
+        front = points[:, 2] > 0
+        flat = np.full((len(points), 2), np.nan)
+        flat[front] = points[front, :2] / points[front, 2:]
+        pixels = self._projected(flat)
+        pixels[~self.lens.sees(flat)] = np.nan
+        return pixels
+
+    def _projected(self, flat: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the model says of ``(N, 2)`` directions at depth 1, even where it is senseless."""
+        if len(flat) == 0:
             return np.empty((0, 2))
-        zero = np.zeros(3)
-        flat = (points / points[:, 2:])[:, None]
+        zero, rays = np.zeros(3), np.column_stack([flat, np.ones(len(flat))])[:, None]
         if self.model == "equidistant":
-            pixels, _ = cv2.fisheye.projectPoints(flat, zero, zero, self.matrix, self.distortion)
+            pixels, _ = cv2.fisheye.projectPoints(rays, zero, zero, self.matrix, self.distortion)
         else:
-            pixels, _ = cv2.projectPoints(flat, zero, zero, self.matrix, self.distortion)
+            pixels, _ = cv2.projectPoints(rays, zero, zero, self.matrix, self.distortion)
         return np.asarray(pixels, np.float64).reshape(-1, 2)
 
 
@@ -146,9 +161,9 @@ def same_camera(a: Camera | None, b: Camera | None) -> bool:
         return True
     edges = (np.linspace(-0.5, size - 0.5, _GRID) for size in (a.width, a.height))
     pixels = np.stack(np.meshgrid(*edges), -1).reshape(-1, 2)
-    seen = a.bearings(pixels)
+    seen = a.bearings(pixels)[:, :2]
     seen = seen[np.isfinite(seen).all(1)]
-    gap = np.linalg.norm(a.project(seen) - b.project(seen), axis=1)
+    gap = np.linalg.norm(a._projected(seen) - b._projected(seen), axis=1)
     return len(gap) > 0 and bool((gap < SAME_CAMERA).all())
 
 

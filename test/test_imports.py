@@ -16,11 +16,12 @@ ROS += ("launch_ros", "ament_index_python", "rosbag2_py", "rosidl_runtime_py")
 # Data flows to the right; each may import what stands left of it, and nothing right of it.
 FLOW = ["features", "matching", "tracks", "refinement", "output", "frontend", "node"]
 # Beside the flow: the leaves that everyone may import, and those that only use the flow.
-LEAVES = {"config", "camera", "records", "errors", "timing", "machine_code"}
+LEAVES = {"config", "camera", "distortion", "records", "errors", "timing", "machine_code"}
 ALLOWED = {
     **{name: LEAVES | set(FLOW[:index]) for index, name in enumerate(FLOW)},
     **{name: {"errors"} for name in LEAVES},
 }
+ALLOWED["camera"] |= {"distortion"}
 ALLOWED["vins"] = LEAVES
 ALLOWED["node"] |= {"sources", "vins"}  # plays and records; the layout of one topic
 ABOVE = {"node", "commands", "cli", "evaluation", "training", "frontend"}
