@@ -106,7 +106,7 @@ class Camera:
         focal = self.matrix[[0, 1], [0, 1]]
         flat, error = self.lens.unbend((pixels - self.matrix[:2, 2]) / focal)
         bearings = np.column_stack([flat, np.ones(len(pixels))])
-        bearings[~(error * focal.max() < _FOUND)] = np.nan
+        bearings[~(np.isfinite(flat).all(1) & (error * focal.max() < _FOUND))] = np.nan
         return bearings
 
     def project(self, points: ArrayLike) -> NDArray[np.float64]:

@@ -15,13 +15,9 @@ from numpy.typing import NDArray
 
 _Floats = NDArray[np.float64]
 
-_KNOTS = 2048
-_STEPS = 20  # Newton's; two or three do, except close to the turning point
-_CONVERGED = 1e-12  # of unit focal length
-
-_AXES = slice(3, 5)
-"""Columns of OpenCV's derivatives that hold those by the translation along x and y: at depth 1,
-those by the direction itself."""
+_KNOTS = 1024
+_STEPS = 8  # of Newton; two or three do, except close to the turning point
+_CONVERGED = 1e-11  # of unit focal length
 
 
 @dataclass(frozen=True)
@@ -75,53 +71,82 @@ class Lens:
         """
         if self.model != "equidistant" and not self.coefficients.any():
             return places, np.zeros(len(places))
+        solve = self._solve_angle if self.model == "equidistant" else self._solve_plane
         with np.errstate(all="ignore"):  # beyond the turning point anything may come out
-            distance = np.linalg.norm(places, axis=1)
-            angle = np.interp(distance, self.distance, self.angle)
-            if self.model == "equidistant":
-                angle, error, slope = self._angle(distance, angle)
-            straight = np.tan(angle) / distance
-            found = places * np.where(distance > 0, straight, 1.0)[:, None]
-            if self.model != "equidistant":
-                found, error, slope = self._newton(places, found)
-                angle = np.arctan(np.linalg.norm(found, axis=1))
-            lost = ~(np.isfinite(found).all(1) & (slope > 0) & (angle < self.limit))
-        found[lost], error[lost] = np.nan, np.nan
-        return found, error
+            x, y, error, slope = solve(*places.T)
+            angle = np.arctan(np.hypot(x, y))
+            lost = ~((slope > 0) & (angle < self.limit))
+        x[lost] = y[lost] = error[lost] = np.nan
+        return np.column_stack([x, y]), error
 
     def sees(self, directions: _Floats) -> NDArray[np.bool_]:
         """Which ``(N, 2)`` directions (x, y) at depth 1 lie before the turning point."""
         return np.arctan(np.linalg.norm(directions, axis=1)) < self.limit
 
-    def _angle(self, distance: _Floats, angle: _Floats) -> tuple[_Floats, _Floats, _Floats]:
-        """Newton's method on the angle of the equidistant model; error and slope with it."""
-        odd = np.zeros(10)
-        odd[1], odd[3::2] = 1, self.coefficients
-        polynomial = np.polynomial.Polynomial(odd)
-        derivative = polynomial.deriv()
-        for _ in range(_STEPS):
-            move = (polynomial(angle) - distance) / derivative(angle)
-            angle = angle - move
-            if not np.nanmax(np.abs(move)) > _CONVERGED:
-                break
-        return angle, np.abs(polynomial(angle) - distance), derivative(angle)
+    def _start(self, distance: _Floats) -> _Floats:
+        return np.interp(distance, self.distance, self.angle)
 
-    def _newton(self, places: _Floats, found: _Floats) -> tuple[_Floats, _Floats, _Floats]:
-        """Newton's method on OpenCV's own projection and derivatives; error and determinant."""
-        zero, unit = np.zeros(3), np.eye(3)
-        for _ in range(_STEPS + 1):
-            rays = np.column_stack([found, np.ones(len(found))])[:, None]
-            bent, derivatives = cv2.projectPoints(rays, zero, zero, unit, self.coefficients)
-            slopes = derivatives.reshape(len(found), 2, -1)[:, :, _AXES]
-            a, b, c, d = slopes.reshape(-1, 4).T
-            size = a * d - b * c
-            gap = bent[:, 0] - places
-            error = np.linalg.norm(gap, axis=1)
-            if not np.nanmax(error) > _CONVERGED:
+    def _solve_angle(self, u: _Floats, v: _Floats) -> tuple[_Floats, ...]:
+        """Newton's method on the angle: x and y at depth 1, error and slope there."""
+        k1, k2, k3, k4 = self.coefficients
+        distance = np.hypot(u, v)
+        angle = self._start(distance)
+        for step in range(_STEPS + 1):
+            s = angle * angle
+            gap = angle * (1 + s * (k1 + s * (k2 + s * (k3 + s * k4)))) - distance
+            slope = 1 + s * (3 * k1 + s * (5 * k2 + s * (7 * k3 + s * 9 * k4)))
+            if step == _STEPS or _converged(gap):
                 break
-            move = np.column_stack([d * gap[:, 0] - b * gap[:, 1], a * gap[:, 1] - c * gap[:, 0]])
-            found = found - move / size[:, None]
-        return found, error, size
+            angle = angle - gap / slope
+        slope[angle >= np.pi / 2] = 0  # whose tangent would lie on the other side of the axis
+        straight = np.where(distance > 0, np.tan(angle) / distance, 1.0)
+        return u * straight, v * straight, np.abs(gap), slope
+
+    def _solve_plane(self, u: _Floats, v: _Floats) -> tuple[_Floats, ...]:
+        """Newton's method on the plane, likewise; the slope is the determinant of the Jacobian."""
+        k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4, *tilt = np.pad(
+            self.coefficients, (0, 14 - len(self.coefficients))
+        )
+        if any(tilt):
+            u, v = _upright(u, v, *tilt)
+        distance = np.hypot(u, v)
+        straight = np.where(distance > 0, np.tan(self._start(distance)) / distance, 1.0)
+        x, y = u * straight, v * straight
+        for step in range(_STEPS + 1):
+            xx, xy, yy = x * x, x * y, y * y
+            r = xx + yy
+            below = 1 + r * (k4 + r * (k5 + r * k6))
+            radial = (1 + r * (k1 + r * (k2 + r * k3))) / below
+            growth = k1 + r * (2 * k2 + r * 3 * k3) - radial * (k4 + r * (2 * k5 + r * 3 * k6))
+            growth = 2 * growth / below
+            gap_u = x * radial + 2 * p1 * xy + p2 * (r + 2 * xx) + r * (s1 + r * s2) - u
+            gap_v = y * radial + p1 * (r + 2 * yy) + 2 * p2 * xy + r * (s3 + r * s4) - v
+            shared = xy * growth + 2 * p1 * x + 2 * p2 * y
+            prism_u, prism_v = 2 * s1 + 4 * s2 * r, 2 * s3 + 4 * s4 * r
+            ux = radial + xx * growth + 2 * p1 * y + 6 * p2 * x + x * prism_u
+            uy, vx = shared + y * prism_u, shared + x * prism_v
+            vy = radial + yy * growth + 6 * p1 * y + 2 * p2 * x + y * prism_v
+            slope = ux * vy - uy * vx
+            error = np.hypot(gap_u, gap_v)
+            if step == _STEPS or _converged(error):
+                break
+            x = x - (vy * gap_u - uy * gap_v) / slope
+            y = y - (ux * gap_v - vx * gap_u) / slope
+        return x, y, error, slope
+
+
+def _converged(error: _Floats) -> bool:
+    """Whether all have arrived but those that have left the region and never will."""
+    return not (np.abs(error) > _CONVERGED).any()
+
+
+def _upright(u: _Floats, v: _Floats, x: float, y: float) -> tuple[_Floats, _Floats]:
+    """Undo the tilt of the sensor, as OpenCV defines it (Scheimpflug), by angles about x and y."""
+    turn = cv2.Rodrigues(np.array([0, -y, 0.0]))[0] @ cv2.Rodrigues(np.array([-x, 0.0, 0]))[0]
+    flatten = np.diag([turn[2, 2], turn[2, 2], 1.0])
+    flatten[:2, 2] = -turn[:2, 2]
+    rays = np.linalg.inv(flatten @ turn) @ [u, v, np.ones_like(u)]
+    return rays[0] / rays[2], rays[1] / rays[2]
 
 
 def _radial(model: str, coefficients: _Floats, angle: _Floats) -> _Floats:

@@ -68,7 +68,7 @@ def test_pixels_survive_the_way_to_bearings_and_back(model, scale, points):
     subject = camera(model, scale)
     bearings = subject.bearings(points)
     assert bearings.shape == (len(points), 3)
-    assert (bearings[:, 2] == 1).all()
+    assert (bearings[:, 2] == 1).all()  # all of this image lies before the turning point
     np.testing.assert_allclose(subject.project(bearings), points, atol=1e-5)
 
 
@@ -224,3 +224,98 @@ def test_cameras_of_other_sizes_and_models_differ_and_none_is_like_none_only():
     assert same_camera(None, None)
     assert not same_camera(None, subject)
     assert not same_camera(subject, None)
+
+
+def turning_point(model, d):
+    """Distance from the axis, unit focal length, beyond which the first branch has nothing."""
+    angle = np.linspace(0, np.pi / 2, 40_001)[:-1]
+    r = angle if model == "equidistant" else np.tan(angle)
+    with np.errstate(all="ignore"):
+        if model == "equidistant":
+            bent = r * (1 + sum(d[i] * r ** (2 * i + 2) for i in range(4)))
+        else:
+            k1, k2, _, _, k3, k4, k5, k6 = np.concatenate([d, np.zeros(8)])[:8]
+            below = 1 + k4 * r**2 + k5 * r**4 + k6 * r**6
+            bent = r * (1 + k1 * r**2 + k2 * r**4 + k3 * r**6) / below
+        turned = np.flatnonzero(~(np.diff(bent) > 0))
+    return bent[turned[0] if len(turned) else -1]
+
+
+small = st.floats(-1e-3, 1e-3)
+strong = {
+    "plumb_bob": st.tuples(
+        st.floats(-0.6, 0.6), st.floats(-0.4, 0.4), small, small, st.floats(-0.1, 0.1)
+    ),
+    "rational_polynomial": st.tuples(
+        *[st.floats(-0.6, 0.6)] * 2, small, small, *[st.floats(-0.4, 0.6)] * 4
+    ),
+    "equidistant": st.tuples(*[st.floats(-0.2, 0.2)] * 4),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), rays=st.lists(st.tuples(st.floats(0, 3), st.floats(-3.15, 3.15)), min_size=9))
+def test_a_pixel_has_a_bearing_up_to_the_turning_point_and_none_beyond(model, data, rays):
+    coefficients = np.array(data.draw(strong[model]))
+    subject = Camera(WIDTH, HEIGHT, K, coefficients, model)
+    distance, around = np.array(rays).T
+    places = distance[:, None] * np.column_stack([np.cos(around), np.sin(around)])
+    pixels = places @ K[:2, :2].T + K[:2, 2]
+    bearings = subject.bearings(pixels)
+    known = np.isfinite(bearings).all(1)
+    assert (known == np.isfinite(bearings).any(1)).all()  # all three or none
+    assert (bearings[known, 2] == 1).all()
+    # The way back is OpenCV's projection, the way there is not.
+    np.testing.assert_allclose(subject.project(bearings)[known], pixels[known], atol=1e-3)
+    # Tangential distortion of up to 1e-3 moves the turning point by a little.
+    end, slack = turning_point(model, coefficients), 0.0 if model == "equidistant" else 0.01
+    assert known[distance < (end - slack) * (0.98 - slack)].all()
+    assert not known[distance > (end + slack) * (1.02 + slack)].any()
+    outwards = (bearings[:, :2] * places).sum(1)
+    assert (outwards[known & (distance > 0.02)] > 0).all()
+
+
+def test_a_fisheye_has_no_bearing_at_90_degrees_and_beyond():
+    # The field's case: bearings flipped to the opposite side, x = +133.8 at 88.8 degrees and
+    # -39.1 at 90.0.
+    ideal = Camera(640, 480, [[150, 0, 320], [0, 150, 240], [0, 0, 1]], [0] * 4, "equidistant")
+    degrees = np.array([10, 80, 88.8, 89.9, 90.0, 90.1, 100, 119])
+    pixels = np.column_stack([320 + 150 * np.radians(degrees), np.full(8, 240)])
+    bearings = ideal.bearings(pixels)
+    np.testing.assert_allclose(bearings[:4, 0], np.tan(np.radians(degrees[:4])), rtol=1e-9)
+    assert np.isnan(bearings[4:]).all()
+
+
+def test_a_fisheye_whose_image_is_wider_than_its_angles_keeps_all_that_it_sees():
+    # OpenCV cuts distorted angles at 90 degrees, also where they are of less.
+    wide = Camera(640, 480, [[150, 0, 320], [0, 150, 240], [0, 0, 1]], [0.1, 0, 0, 0], "equidistant")
+    theta = np.radians([60, 80, 89])
+    pixels = np.column_stack([320 + 150 * (theta + 0.1 * theta**3), np.full(3, 240)])
+    assert np.degrees(pixels[1:, 0] - 320).min() / 150 > 90
+    np.testing.assert_allclose(wide.bearings(pixels)[:, 0], np.tan(theta), rtol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tilt=st.tuples(st.floats(-0.2, 0.2), st.floats(-0.2, 0.2)), points=pixels)
+def test_thin_prisms_and_tilted_sensors_are_inverted_too(tilt, points):
+    # A lens on a tilted sensor (Scheimpflug): all 14 coefficients.
+    d = [*DISTORTIONS["rational_polynomial"], 1e-3, -2e-4, -1e-3, 3e-4, *tilt]
+    subject = Camera(WIDTH, HEIGHT, K, d, "rational_polynomial")
+    np.testing.assert_allclose(subject.project(subject.bearings(points)), points, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_not_in_front_or_beyond_the_turning_point_has_no_pixel(model):
+    subject = camera(model)
+    assert np.isnan(subject.project([[0.1, 0.1, -1.0], [0.1, 0.1, 0.0], [np.nan, 0, 1]])).all()
+    barrel = Camera(WIDTH, HEIGHT, K, [-0.4, 0, 0, 0])  # turns at r = 1 / sqrt(1.2)
+    edge = 1 / np.sqrt(1.2)
+    seen = np.isfinite(barrel.project([[0.99 * edge, 0, 1], [1.01 * edge, 0, 1]])).all(1)
+    assert seen.tolist() == [True, False]
+
+
+def test_pixels_that_are_no_numbers_have_no_bearing():
+    for model in MODELS:
+        bearings = camera(model).bearings([[np.nan, 0.0], [0.0, np.inf], [10.0, 10.0]])
+        assert np.isfinite(bearings).all(1).tolist() == [False, False, True]

@@ -39,7 +39,8 @@ def epipolar_errors(
 
     Returns
     -------
-    ``(M,)`` mean of the distances in the two images, both undistorted, px.
+    ``(M,)`` mean of the distances in the two images, both undistorted, px; infinite where a pixel
+    has no bearing, for no mapper could use such a match.
     """
     x, y, z = T_second_first[:3, 3]
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -49,7 +50,7 @@ def epipolar_errors(
     off = np.abs((rays_second * lines_second).sum(axis=1))
     near = off / np.linalg.norm(lines[:, :2], axis=1) * cameras[0].focal
     far = off / np.linalg.norm(lines_second[:, :2], axis=1) * cameras[1].focal
-    return np.asarray((near + far) / 2)
+    return np.nan_to_num((near + far) / 2, nan=np.inf)
 
 
 def estimate_pose(
@@ -73,10 +74,12 @@ def estimate_pose(
     -------
     ``(4, 4)`` ``T_second_first`` with a translation of length 1; None where there is none.
     """
-    if len(first) < MIN_MATCHES:
-        return None
     focal = (cameras[0].focal + cameras[1].focal) / 2
     near, far = cameras[0].bearings(first)[:, :2], cameras[1].bearings(second)[:, :2]
+    known = np.isfinite(near + far).all(axis=1)
+    near, far = near[known], far[known]
+    if len(near) < MIN_MATCHES:
+        return None
     try:
         essential, mask = cv2.findEssentialMat(
             near, far, np.eye(3), cv2.USAC_MAGSAC, 0.9999, max_error / focal, 5000

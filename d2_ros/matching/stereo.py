@@ -93,6 +93,7 @@ def find_right(left: View, right: View, config: Config, device: torch.device) ->
     index = index[good]
     kept = agree(index, pixels, settings.max_error)
     index, pixels = index[kept], pixels[kept]
+    # Whatever has passed has a bearing: without one it would not have been verified.
     found["u"][index], found["v"][index] = pixels.T
     found["x"][index], found["y"][index], _ = right.camera.bearings(pixels).T
     return found

@@ -51,7 +51,8 @@ def verify(
 
     An essential matrix and a homography are estimated on bearings; the homography, which
     says more about each match, is taken where it explains nearly as many (a plane, a
-    rotation, a standing camera). Without calibration: a fundamental matrix, on pixels.
+    rotation, a standing camera). Without calibration: a fundamental matrix, on pixels. A match
+    with a pixel that has no bearing is no inlier, and the estimators do not see it.
 
     Parameters
     ----------
@@ -72,6 +73,13 @@ def verify(
         focal = (camera.focal + keyframe_camera.focal) / 2
         first = keyframe_camera.bearings(keyframe_pixels)[:, :2] * focal
         second = camera.bearings(pixels)[:, :2] * focal
+        known = np.isfinite(first + second).all(1)
+        if not known.all():
+            some = verify(
+                pixels[known], keyframe_pixels[known], camera, keyframe_camera,
+                max_error, seed, rounds,
+            )  # fmt: skip
+            return _spread(some, known)
         calibrated = np.diag([focal, focal, 1.0])
     else:
         first, second, calibrated = keyframe_pixels, pixels, None
@@ -102,6 +110,14 @@ def _verdict(
         residual, normal = np.full(count, np.nan), np.zeros((count, 2))
     enough = inlier.sum() >= _MIN_MATCHES
     return Verdict(inlier if enough else np.zeros(count, bool), residual, normal)
+
+
+def _spread(some: Verdict, known: NDArray[np.bool_]) -> Verdict:
+    """The verdict on all matches, of which only the `known` ones could be judged."""
+    whole = _verdict(np.zeros(len(known), bool))
+    whole.inlier[known], whole.residual[known] = some.inlier, some.residual
+    whole.normal[known] = some.normal
+    return whole
 
 
 def _line_distances(

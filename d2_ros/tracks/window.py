@@ -145,17 +145,24 @@ def parallax(
 ) -> float:
     """Median displacement (px) that is left when the best rotation has been removed.
 
-    Without a calibration the median shift stands for the rotation.
+    Of the keypoints that have bearings in both frames. Where none has, as without a calibration,
+    the median shift stands for the rotation.
     """
-    if camera is None:
-        shift = after - before
-        return float(np.median(np.linalg.norm(shift - np.median(shift, axis=0), axis=1)))
+    if camera is not None:
+        rays, turned = camera.bearings(before), camera.bearings(after)
+        known = np.isfinite(rays + turned).all(1)
+        if known.any():
+            return _turned_parallax(rays[known], turned[known]) * camera.focal
+    shift = after - before
+    return float(np.median(np.linalg.norm(shift - np.median(shift, axis=0), axis=1)))
+
+
+def _turned_parallax(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
+    """Median angle, rad, between bearings of one frame, turned, and those of another."""
     first, second = (
-        rays / np.linalg.norm(rays, axis=1, keepdims=True)
-        for rays in (camera.bearings(before), camera.bearings(after))
+        rays / np.linalg.norm(rays, axis=1, keepdims=True) for rays in (before, after)
     )
     left, _, right = np.linalg.svd(second.T @ first)  # Wahba's problem, Kabsch's solution
     sign = np.diag([1.0, 1.0, np.linalg.det(left @ right)])
     turned = first @ (left @ sign @ right).T
-    angle = np.arccos(np.clip((turned * second).sum(1), -1, 1))
-    return float(np.median(angle) * camera.focal)
+    return float(np.median(np.arccos(np.clip((turned * second).sum(1), -1, 1))))

@@ -70,6 +70,22 @@ def test_epipolar_error_is_the_distance_from_the_line():
     np.testing.assert_allclose(off, [0.75, 0], atol=1e-9)
 
 
+def test_matches_without_a_bearing_are_wrong_and_do_not_disturb_the_pose():
+    fisheye = Camera(640, 480, [[150, 0, 320], [0, 150, 240], [0, 0, 1]], [0] * 4, "equidistant")
+    rng = np.random.default_rng(0)
+    points = np.column_stack([rng.uniform(-1, 1, (100, 2)), np.ones(100)])
+    points *= rng.uniform(2, 8, (100, 1))
+    blind = rng.uniform([0, 0], [60, 60], (30, 2))
+    first = np.concatenate([fisheye.project(points), blind])
+    second = np.concatenate([fisheye.project(points @ MOTION[:3, :3].T + MOTION[:3, 3]), blind])
+    off = epipolar_errors(first, second, (fisheye, fisheye), MOTION)
+    assert (off[:100] < 1e-6).all()
+    assert np.isinf(off[100:]).all()
+    estimated = estimate_pose(first, second, (fisheye, fisheye), 1.0)
+    assert max(pose_errors(estimated, MOTION)) < 0.01
+    assert estimate_pose(blind, blind, (fisheye, fisheye), 1.0) is None
+
+
 def test_pose_errors_are_the_angles():
     turned = MOTION @ pose([0.7, 0, 0], [0, 0, 0])
     rotation, translation = pose_errors(turned, MOTION)

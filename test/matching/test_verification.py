@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -75,3 +76,43 @@ def test_too_few_or_degenerate_matches_verify_nothing():
     assert verify(noise[0], noise[1], CAMERA, CAMERA, 0.5, seed=0).inlier.mean() < 0.4
     same = np.full((30, 2), 100.0)
     verify(same, same, CAMERA, CAMERA, 2.0, seed=0)  # must not throw
+
+
+FISHEYE = Camera(640, 480, [[150, 0, 320], [0, 150, 240], [0, 0, 1]], [0] * 4, "equidistant")
+
+
+def test_matches_at_pixels_without_a_bearing_are_no_inliers_and_reach_no_estimator(monkeypatch):
+    rng = np.random.default_rng(0)
+    rays = np.column_stack([rng.uniform(-1, 1, (300, 2)), np.ones(300)])
+    points = rays * rng.uniform(2, 8, (300, 1))
+    first, second = FISHEYE.project(points), FISHEYE.project(points + [0.3, 0.0, 0.1])
+    alone = verify(second, first, FISHEYE, FISHEYE, 1.0, seed=0)
+    assert alone.inlier.mean() > 0.99
+    # 60 more in the corners, 94 degrees and more from the axis, in one or both of the images.
+    blind = rng.uniform([0, 0], [60, 60], (60, 2))
+    assert np.isnan(FISHEYE.bearings(blind)).all()
+    order = rng.permutation(360)
+    first = np.concatenate([first, blind])[order]
+    second = np.concatenate([second, blind[:30], second[:30]])[order]
+    seen = []
+    for name in ("findHomography", "findEssentialMat"):
+        real = getattr(cv2, name)
+        monkeypatch.setattr(
+            cv2, name, lambda *given, real=real: (seen.append(given[:2]), real(*given))[1]
+        )
+    verdict = verify(second, first, FISHEYE, FISHEYE, 1.0, seed=0)
+    assert seen
+    assert all(np.isfinite(places).all() for given in seen for places in given)
+    ours, known = verdict.inlier[np.argsort(order)], order < 300
+    assert not ours[300:].any()
+    assert ours[:300].mean() > 0.99
+    assert np.isnan(verdict.residual[~known]).all()
+    assert np.isfinite(verdict.residual[known]).all()
+
+
+@pytest.mark.parametrize("known", [0, 7])
+def test_too_few_matches_with_bearings_have_no_geometry(known):
+    places = np.concatenate([np.full((20, 2), 5.0), 300 + 9.0 * np.arange(2 * known).reshape(-1, 2)])
+    verdict = verify(places, places, FISHEYE, FISHEYE, 1.0, seed=0)
+    assert not verdict.inlier.any()
+    assert verdict.inlier.shape == (20 + known,)

@@ -82,3 +82,17 @@ def test_select_keeps_rows_together(keyframe):
     assert part.channels.tolist() == [0, 3]
     np.testing.assert_array_equal(part.pixels, view.pixels[[0, 3]])
     assert replace(part, stamp=1).edges is view.edges
+
+
+def test_keypoints_without_a_bearing_do_not_count_for_parallax():
+    fisheye = Camera(640, 480, [[150, 0, 320], [0, 150, 240], [0, 0, 1]], [0] * 4, "equidistant")
+    rng = np.random.default_rng(0)
+    rays = np.column_stack([rng.uniform(-1, 1, (40, 2)), np.ones(40)])
+    before = fisheye.project(rays)
+    after = fisheye.project(rays * rng.uniform(2, 8, (40, 1)) + [0.5, 0.0, 0.0])
+    expected = parallax(before, after, fisheye)
+    assert expected > 3
+    blind = rng.uniform([0, 0], [60, 60], (30, 2))
+    both = [np.concatenate([places, blind]) for places in (before, after)]
+    assert parallax(*both, fisheye) == expected
+    assert parallax(blind, blind + [5.0, 0.0], fisheye) < 1e-9  # as without a calibration
