@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -40,7 +40,7 @@ class Camera:
     Attributes
     ----------
     width, height
-        Size of the raw image, px.
+        Size of the raw image, px; 0 where the calibration does not say it.
     matrix
         ``(3, 3)`` float64 intrinsics in centre-of-pixel coordinates, px.
     distortion
@@ -80,6 +80,12 @@ class Camera:
     def focal(self) -> float:
         """Mean focal length, px."""
         return float(self.matrix[0, 0] + self.matrix[1, 1]) / 2
+
+    def at_size(self, width: int, height: int) -> Camera:
+        """The same camera, of that image size where it has none of its own."""
+        if self.width and self.height:
+            return self
+        return replace(self, width=self.width or width, height=self.height or height)
 
     @cached_property
     def lens(self) -> Lens:
@@ -165,6 +171,57 @@ def same_camera(a: Camera | None, b: Camera | None) -> bool:
     seen = seen[np.isfinite(seen).all(1)]
     gap = np.linalg.norm(a._projected(seen) - b._projected(seen), axis=1)
     return len(gap) > 0 and bool((gap < SAME_CAMERA).all())
+
+
+class HeldCamera:
+    """The calibration and image size that a keyframe window goes by, and what ends the window.
+
+    The camera is held from the first calibrated frame of the window on, and frames get it instead
+    of their own while that is the same: calibrations that jitter leave no trace in the bearings,
+    and one that drifts is found when it has drifted away from the window's, however small its
+    steps. Frames without a calibration in between have no bearings and end nothing.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: the window was dropped."""
+        self._camera: Camera | None = None
+        self._size: tuple[int, int] | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the window has a camera."""
+        return self._camera is not None
+
+    def update(self, camera: Camera | None, size: tuple[int, int]) -> tuple[Camera | None, str]:
+        """Take over what the next frame comes with.
+
+        Parameters
+        ----------
+        camera
+            Its own calibration, or None.
+        size
+            Width and height of the image, px.
+
+        Returns
+        -------
+        camera
+            To process the frame with.
+        change
+            Why the window must be dropped first, to come after "because"; empty if it need not.
+        """
+        change = ""
+        if self._size not in (None, size):
+            change = "the size of the images changed"
+        elif self._size is not None and camera and not same_camera(self._camera, camera):
+            change = "the calibration changed" if self._camera else "a calibration came"
+        if change:
+            self.forget()
+        self._size = size
+        self._camera = self._camera or camera
+        return (self._camera if camera else None), change
 
 
 def from_calibration(

@@ -31,6 +31,11 @@ class Calibration:
         """Whether the driver says that it has no calibration (K all zero)."""
         return self._message is not None and self._state is None
 
+    @property
+    def sizeless(self) -> bool:
+        """Whether the calibration does not say of what image size it is."""
+        return isinstance(self._state, Camera) and not (self._state.width and self._state.height)
+
     def receive(self, message: CameraInfo) -> None:
         """Take over a message; a repetition costs only the comparison."""
         message.header = Header()
@@ -50,6 +55,8 @@ class Calibration:
     def camera_for(self, width: int, height: int) -> Camera | None:
         """Return the camera of an image of this size, None where there is no calibration.
 
+        One that does not say its own size, as some drivers send it, is taken for the image's.
+
         Raises
         ------
         D2RosError
@@ -58,7 +65,10 @@ class Calibration:
         state = self._state
         if isinstance(state, D2RosError):
             raise state
-        if state is not None and (state.width, state.height) != (width, height):
+        if state is None:
+            return None
+        state = state.at_size(width, height)
+        if (state.width, state.height) != (width, height):
             raise D2RosError(
                 f"camera_info is for {state.width}x{state.height} but the image is "
                 f"{width}x{height}; set binning and roi in camera_info or calibrate at this size"

@@ -44,12 +44,12 @@ def node_status(
 
 
 def camera_status(status: CameraStatus) -> DiagnosticStatus:
-    """Return a camera's entry, a warning if frames were refused since the last one."""
+    """Return a camera's entry: a warning if frames were refused since the last one, or while the
+    window is dropped again and again."""
     warnings, values = status.report()
     if not warnings:
         return make_status(DiagnosticStatus.OK, status.camera, "ok", values)
-    message = ", ".join(f"{count} {cause}" for cause, count in warnings.items())
-    return make_status(DiagnosticStatus.WARN, status.camera, message, values)
+    return make_status(DiagnosticStatus.WARN, status.camera, ", ".join(warnings), values)
 
 
 def make_array(header: Header, statuses: list[DiagnosticStatus]) -> DiagnosticArray:

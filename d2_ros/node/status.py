@@ -21,12 +21,21 @@ SMOOTHING = 0.1
 RECENT = 200
 """Frames over which latencies are given."""
 
-WARNINGS = ("unmatched", "too_old", "bad_image", "bad_calibration", "refused", "device_failed",
+REFUSALS = ("unmatched", "too_old", "bad_image", "bad_calibration", "refused", "device_failed",
             "failed")  # fmt: skip
-"""Causes of drops that make a camera's status a warning while they grow."""
+"""Causes of drops that somebody should look into."""
 
-DROPS = ("overwritten", "out_of_order", "stopped", *WARNINGS)
+DROPS = ("overwritten", "out_of_order", "stopped", *REFUSALS)
 """Every cause for which a received frame is not processed."""
+
+WARNINGS = (*REFUSALS, "calibration_lost")
+"""Counts that make a camera's status a warning while they grow. A frame whose calibration is lost
+is processed, without bearings, in a window that had one."""
+
+PILE = 3
+PILE_FRAMES = 30
+"""So many resets within so many frames are a warning: no track lives long, and what is wrong is
+wrong again and again. A recording that starts over or a new calibration gives one reset."""
 
 
 class FrameTimes(NamedTuple):
@@ -58,12 +67,14 @@ class CameraStatus:
     def __init__(self, camera: str) -> None:
         self.camera = camera
         self._lock = Lock()
-        names = ("lost", "received", "processed", *DROPS, "keyframes", "resets")
+        names = ("lost", "received", "processed", *DROPS, "keyframes", "resets", "calibration_lost")
         self._counts: Counter[str] = Counter(dict.fromkeys(names, 0))
         self._stages: dict[str, float] = {}
         self._times: deque[FrameTimes] = deque(maxlen=RECENT)
         self._shape: dict[str, object] = {"tracks": 0}
         self._last_error = ""
+        self._reset_at: deque[int] = deque(maxlen=PILE)  # frames processed by then
+        self._reset_reason = ""
         self._logged: dict[str, float] = {}
         self._reported: Counter[str] = Counter()
         self._report_time = time.monotonic()
@@ -84,15 +95,38 @@ class CameraStatus:
         return {**self._counts, "dropped": dropped, "waiting": waiting}
 
     def refuse(self, cause: str, reason: str) -> bool:
-        """Count a dropped frame; return whether it is time to log `cause` again."""
-        now = time.monotonic()
+        """Count a frame with a fault; return whether it is time to log `cause` again."""
         with self._lock:
             self._counts[cause] += 1
             self._last_error = reason
-            due = now - self._logged.get(cause, -LOG_INTERVAL) >= LOG_INTERVAL
-            if due:
-                self._logged[cause] = now
-            return due
+            return self._due(cause)
+
+    def reset(self, reason: str) -> tuple[bool, bool]:
+        """Count a dropped window; whether to log it, and whether such resets pile up."""
+        with self._lock:
+            self._counts["resets"] += 1
+            self._reset_at.append(self._counts["processed"])
+            self._reset_reason = reason
+            piled = bool(self._pile())
+            if piled:
+                self._last_error = f"keyframe window dropped {reason}"
+            return self._due(f"reset {reason}, {piled}"), piled
+
+    def _due(self, cause: str) -> bool:
+        now = time.monotonic()
+        due = now - self._logged.get(cause, -LOG_INTERVAL) >= LOG_INTERVAL
+        if due:
+            self._logged[cause] = now
+        return due
+
+    def _pile(self) -> str:
+        """Return a complaint while resets pile up."""
+        if len(self._reset_at) < PILE:
+            return ""
+        frames = self._counts["processed"] - self._reset_at[0]
+        if frames > PILE_FRAMES:
+            return ""
+        return f"{PILE} resets in {frames} frames, the last {self._reset_reason}"
 
     def finish(
         self, result: FrameResult, times: FrameTimes, right: NDArray[np.void] | None = None
@@ -110,8 +144,8 @@ class CameraStatus:
                 mean = self._stages.get(stage, spent)
                 self._stages[stage] = mean + SMOOTHING * (spent - mean)
 
-    def report(self) -> tuple[dict[str, int], dict[str, object]]:
-        """Return the warnings since the last report, by cause, and every value as of now."""
+    def report(self) -> tuple[list[str], dict[str, object]]:
+        """Return the warnings since the last report, and every value as of now."""
         now = time.monotonic()
         with self._lock:
             fresh = self._counts - self._reported  # keeps what has grown
@@ -119,7 +153,7 @@ class CameraStatus:
             self._reported, self._report_time = self._counts.copy(), now
             values: dict[str, object] = {**self._all_counts(), **self._shape}
             values |= {f"{stage}_mean_ms": f"{mean:.2f}" for stage, mean in self._stages.items()}
-            values["last_error"] = self._last_error
+            values["last_error"], pile = self._last_error, self._pile()
             times = np.array(self._times, np.float64).reshape(-1, 3)
         values["rate_in_hz"] = f"{fresh['received'] / seconds:.2f}"
         values["rate_out_hz"] = f"{fresh['processed'] / seconds:.2f}"
@@ -133,7 +167,8 @@ class CameraStatus:
                 values[f"{name}_p50_ms"], values[f"{name}_p99_ms"] = (
                     f"{value:.2f}" for value in np.percentile(taken, [50, 99])
                 )
-        return {cause: fresh[cause] for cause in WARNINGS if fresh[cause]}, values
+        warnings = [f"{fresh[cause]} {cause}" for cause in WARNINGS if fresh[cause]]
+        return warnings + ([pile] if pile else []), values
 
 
 def _shape(result: FrameResult) -> dict[str, object]:

@@ -15,7 +15,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from d2_ros.camera import Camera
+from d2_ros.camera import Camera, HeldCamera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features.batch import Share
@@ -100,11 +100,10 @@ class CameraStream:
         self._frontend = frontend
         self._logger = logger
         self._now = now
-        self._shape: tuple[int, ...] | None = None
-        self._camera: Camera | None = None
+        self._held = HeldCamera()
         self._last_stamp: int | None = None
         self._started = False
-        self._told_uncalibrated = False
+        self._told: set[str] = set()
         # Written by the executor's thread, applied by the worker before its next frame.
         self._next_config: Config | None = None
         self._reset_asked = False
@@ -194,6 +193,9 @@ class CameraStream:
 
     def drop(self, cause: str, reason: str) -> None:
         """Count a dropped frame, and say why now and then."""
+        self._complain(cause, reason)
+
+    def _complain(self, cause: str, reason: str) -> None:
         if self.status.refuse(cause, reason):
             self._logger.warning(f"{self.name}: {reason}")
 
@@ -224,24 +226,42 @@ class CameraStream:
             self._tell_uncalibrated("no camera_info has arrived")
         if self.calibration.uncalibrated:
             self._tell_uncalibrated("the driver is not calibrated (K is all zero)")
-        camera = self.calibration.camera_for(image.shape[1], image.shape[0])
-        if self._started and camera is not self._camera:
-            self._reset("because the calibration changed")
-        elif self._started and image.shape[:2] != self._shape:
-            self._reset("because the size of the images changed")
-        self._camera, self._shape, self._started = camera, image.shape[:2], True
+        height, width = image.shape[:2]
+        own = self.calibration.camera_for(width, height)
+        if self.calibration.sizeless:
+            self._tell_once(f"camera_info has no size; taking the images', {width}x{height}")
+        camera, change = self._held.update(own, (width, height))
+        if change:
+            self._drop_window(f"because {change}")
+        if camera is None and self._held.calibrated:
+            self._complain(
+                "calibration_lost",
+                "camera_info has become zero, as of a driver that is not calibrated; "
+                "until it is back there are no bearings (do two nodes publish it?)",
+            )
+        self._started = True
         return camera
 
     def _tell_uncalibrated(self, reason: str) -> None:
-        if not self._told_uncalibrated:
-            self._told_uncalibrated = True
-            self._logger.warning(
-                f"{self.name}: {reason}: pixels only, x y z are NaN, "
-                "and nothing of it in feature_tracks for VINS"
-            )
+        self._tell_once(
+            f"{reason}: pixels only, x y z are NaN, and nothing of it in feature_tracks for VINS",
+            "uncalibrated",
+        )
+
+    def _tell_once(self, words: str, topic: str = "") -> None:
+        """Warn, unless these words, or others on the same topic, have been said."""
+        if (topic or words) not in self._told:
+            self._told.add(topic or words)
+            self._logger.warning(f"{self.name}: {words}")
 
     def _reset(self, why: str) -> None:
+        self._held.forget()
+        self._drop_window(why)
+
+    def _drop_window(self, why: str) -> None:
         self._frontend.reset()
         self.outputs.forget()
-        self.status.count("resets")
-        self._logger.info(f"{self.name}: keyframe window dropped {why}")
+        due, piled = self.status.reset(why)
+        if due:
+            say = self._logger.warning if piled else self._logger.info
+            say(f"{self.name}: keyframe window dropped {why}")

@@ -24,7 +24,8 @@ class Frame:
     image
         ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16.
     camera
-        The calibration for this very image size, or None where there is none.
+        The calibration for this very image size, or None where there is none. One that says no
+        size is taken for the image's.
     frame_id
         The camera's optical frame.
     """
@@ -36,7 +37,8 @@ class Frame:
 
     def __post_init__(self) -> None:
         height, width = self.image.shape[:2]
-        camera = self.camera
+        camera = self.camera and self.camera.at_size(width, height)
+        object.__setattr__(self, "camera", camera)
         if camera is not None and (camera.width, camera.height) != (width, height):
             raise D2RosError(
                 f"the image at {self.stamp} ns is {width}x{height} but its calibration is for "
