@@ -12,8 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from d2_ros.distortion import Lens
 from d2_ros.errors import D2RosError
 
-MODELS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+MODELS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (5, 8, 12, 14), "equidistant": (4,)}
 """Distortion models of ``sensor_msgs/CameraInfo`` and how many coefficients each may have."""
+
+ALIASES = {"": "plumb_bob", "none": "plumb_bob", "fisheye": "equidistant"}
+"""Other names under which drivers send them: ``none`` comes with no coefficients or zeros."""
 
 FOCAL_RANGE = (1e-3, 1e7)
 """Focal lengths, px, that a camera may have; others would send bearings out of float32's range."""
@@ -62,9 +65,11 @@ class Camera:
             known = ", ".join(MODELS)
             raise D2RosError(f"distortion model {self.model[:40]!r} is unknown; known are {known}")
         if len(self.distortion) not in MODELS[self.model]:
+            others = [name for name, counts in MODELS.items() if len(self.distortion) in counts]
             raise D2RosError(
                 f"{self.model} calibration has {len(self.distortion)} coefficients; "
-                f"it must have one of {MODELS[self.model]}"
+                f"it must have {' or '.join(map(str, MODELS[self.model]))}"
+                + (f", or be named {others[0]}, which has so many" if others else "")
             )
         if not (np.isfinite(self.matrix).all() and np.isfinite(self.distortion).all()):
             raise D2RosError("calibration holds NaN or infinity; calibrate the camera again")
@@ -241,11 +246,12 @@ def from_calibration(
     Parameters
     ----------
     width, height
-        Full sensor resolution of the calibration, px.
+        Full sensor resolution of the calibration, px; 0 if it is not said.
     model
-        ``distortion_model``; empty is taken as plumb_bob.
+        ``distortion_model``, or one of :data:`ALIASES`.
     k, d, p
-        Row-major 3x3 intrinsics, distortion coefficients and 3x4 projection matrix.
+        Row-major 3x3 intrinsics, distortion coefficients and 3x4 projection matrix. Zeros beyond
+        the coefficients of the model, to which some drivers pad them, are cut off.
     binning
         ``(binning_x, binning_y)``; 0 means 1.
     roi
@@ -265,6 +271,13 @@ def from_calibration(
             raise D2RosError("rectified images need the projection matrix P in camera_info")
         matrix = np.array(p, np.float64).reshape(3, 4)[:, :3].copy()
         model, distortion = "plumb_bob", np.empty(0)
+    model, distortion = _plain_distortion(model, distortion)
+    if matrix[2, :2].any() and np.isfinite(matrix).all():
+        raise D2RosError(
+            f"the last row of K is {matrix[2].tolist()}; it must be 0 0 1 "
+            "(K is row-major: fx 0 cx, 0 fy cy, 0 0 1)"
+        )
+    matrix[2] = 0, 0, 1
     offset_x, offset_y, roi_width, roi_height = roi
     matrix[0, 2] -= offset_x
     matrix[1, 2] -= offset_y
@@ -273,5 +286,29 @@ def from_calibration(
     # Centre-of-pixel coordinates: pixel 0 of a binned image is the mean of the first `bins`.
     matrix[:2, :2] /= bins[:, None]
     matrix[:2, 2] = (matrix[:2, 2] + 0.5) / bins - 0.5
-    width, height = (int(edge) for edge in size // bins)
-    return Camera(width, height, matrix, distortion, model or "plumb_bob")
+    binned = size // bins
+    if ((binned == 0) & (size > 0)).any():
+        raise D2RosError(
+            f"binning {bins[0]}x{bins[1]} leaves nothing of {size[0]}x{size[1]} pixels"
+        )
+    return Camera(int(binned[0]), int(binned[1]), matrix, distortion, model)
+
+
+def _plain_distortion(
+    model: str, distortion: NDArray[np.float64]
+) -> tuple[str, NDArray[np.float64]]:
+    """A model's own name, and no more coefficients than it has, where that changes nothing."""
+    if model == "none" and distortion.any():
+        raise D2RosError(
+            f"distortion model 'none' comes with coefficients {distortion.tolist()[:5]}; "
+            "name their model or send none"
+        )
+    if model == "none":
+        distortion = np.empty(0)
+    model = ALIASES.get(model, model)
+    counts = MODELS.get(model, ())
+    if len(distortion) not in counts:
+        used = np.trim_zeros(distortion, "b")
+        fitting = [count for count in counts if len(used) <= count < len(distortion)]
+        distortion = distortion[: min(fitting)] if fitting else distortion
+    return model, distortion

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 _Floats = NDArray[np.float64]
 
 _KNOTS = 1024
+_ZOOMS = 2  # closer looks at where it turns, each within two knots of the last
 _STEPS = 8  # of Newton; two or three do, except close to the turning point
 _CONVERGED = 1e-11  # of unit focal length
 
@@ -44,14 +45,15 @@ class Lens:
     @classmethod
     def of(cls, model: str, coefficients: _Floats) -> Lens:
         """Find where the model turns back."""
-        angle, step = np.linspace(0, np.pi / 2, _KNOTS, endpoint=False, retstep=True)
-        with np.errstate(all="ignore"):  # what overflows has turned
-            distance = _radial(model, coefficients, angle)
-            rises = np.diff(distance) > 0
-        last = int(np.argmin(np.append(rises, False)))
-        # The point lies between two knots; which side a solution is on, its derivative tells.
-        limit = np.pi / 2 if last == _KNOTS - 1 else float(angle[last] + step)
-        return cls(model, coefficients, angle[: last + 1], distance[: last + 1], limit)
+        angle = np.linspace(0, np.pi / 2, _KNOTS, endpoint=False)
+        angle, distance, limit = _rising(model, coefficients, angle)
+        for _ in range(_ZOOMS if limit < np.pi / 2 else 0):
+            begin = max(len(angle) - 2, 0)
+            end = np.linspace(angle[begin], limit, _KNOTS)
+            angle, distance, limit = _rising(
+                model, coefficients, np.concatenate([angle[:begin], end])
+            )
+        return cls(model, coefficients, angle, distance, limit)
 
     def unbend(self, places: _Floats) -> tuple[_Floats, _Floats]:
         """Find the directions that are seen at places.
@@ -147,6 +149,17 @@ def _upright(u: _Floats, v: _Floats, x: float, y: float) -> tuple[_Floats, _Floa
     flatten[:2, 2] = -turn[:2, 2]
     rays = np.linalg.inv(flatten @ turn) @ [u, v, np.ones_like(u)]
     return rays[0] / rays[2], rays[1] / rays[2]
+
+
+def _rising(model: str, coefficients: _Floats, angle: _Floats) -> tuple[_Floats, _Floats, float]:
+    """Angles and distances up to where these stop growing, and the angle after the last."""
+    with np.errstate(all="ignore"):  # what overflows has turned
+        distance = _radial(model, coefficients, angle)
+        falls = ~(np.diff(distance) > 0)
+    if not falls.any():
+        return angle, distance, np.pi / 2
+    last = int(np.argmax(falls))
+    return angle[: last + 1], distance[: last + 1], float(angle[last + 1])
 
 
 def _radial(model: str, coefficients: _Floats, angle: _Floats) -> _Floats:

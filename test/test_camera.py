@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2_ros.camera import MODELS, SAME_CAMERA, Camera, from_calibration, same_camera
+from d2_ros.camera import (
+    MODELS,
+    SAME_CAMERA,
+    Camera,
+    HeldCamera,
+    from_calibration,
+    same_camera,
+)
 from d2_ros.errors import D2RosError
 
 K = np.array([[458.654, 0.0, 367.215], [0.0, 457.296, 248.375], [0.0, 0.0, 1.0]])
@@ -254,8 +261,10 @@ strong = {
 
 
 @pytest.mark.parametrize("model", MODELS)
-@settings(max_examples=150, deadline=None)
-@given(data=st.data(), rays=st.lists(st.tuples(st.floats(0, 3), st.floats(-3.15, 3.15)), min_size=9))
+@settings(max_examples=300, deadline=None)
+@given(
+    data=st.data(), rays=st.lists(st.tuples(st.floats(0, 3), st.floats(-3.15, 3.15)), min_size=9)
+)
 def test_a_pixel_has_a_bearing_up_to_the_turning_point_and_none_beyond(model, data, rays):
     coefficients = np.array(data.draw(strong[model]))
     subject = Camera(WIDTH, HEIGHT, K, coefficients, model)
@@ -289,7 +298,9 @@ def test_a_fisheye_has_no_bearing_at_90_degrees_and_beyond():
 
 def test_a_fisheye_whose_image_is_wider_than_its_angles_keeps_all_that_it_sees():
     # OpenCV cuts distorted angles at 90 degrees, also where they are of less.
-    wide = Camera(640, 480, [[150, 0, 320], [0, 150, 240], [0, 0, 1]], [0.1, 0, 0, 0], "equidistant")
+    wide = Camera(
+        640, 480, [[150, 0, 320], [0, 150, 240], [0, 0, 1]], [0.1, 0, 0, 0], "equidistant"
+    )
     theta = np.radians([60, 80, 89])
     pixels = np.column_stack([320 + 150 * (theta + 0.1 * theta**3), np.full(3, 240)])
     assert np.degrees(pixels[1:, 0] - 320).min() / 150 > 90
@@ -319,3 +330,89 @@ def test_pixels_that_are_no_numbers_have_no_bearing():
     for model in MODELS:
         bearings = camera(model).bearings([[np.nan, 0.0], [0.0, np.inf], [10.0, 10.0]])
         assert np.isfinite(bearings).all(1).tolist() == [False, False, True]
+
+
+def test_the_held_camera_ignores_jitter_and_zeros_and_finds_slow_drift():
+    size, subject, held = (WIDTH, HEIGHT), camera("plumb_bob"), HeldCamera()
+    shift = np.array([[0, 0, 1.0], [0, 0, 0], [0, 0, 0]])
+    assert held.update(subject, size) == (subject, "")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        assert held.update(changed(subject, rng.normal(0, 0.01) * shift), size) == (subject, "")
+        assert held.update(None, size) == (None, "")
+        assert held.calibrated
+    # Each step is below the tolerance, and so is no reason by itself.
+    drifted = [changed(subject, 0.02 * step * shift) for step in range(7)]
+    said = [held.update(step, size) for step in drifted]
+    assert [change for _, change in said] == [
+        "",
+        "",
+        "",
+        *["the calibration changed", "", ""],
+        "the calibration changed",
+    ]
+    assert [used for used, _ in said] == [subject] * 3 + [drifted[3]] * 3 + [drifted[6]]
+
+
+def test_the_held_camera_tells_what_ends_a_window():
+    size, subject, held = (WIDTH, HEIGHT), camera("plumb_bob"), HeldCamera()
+    assert held.update(None, size) == (None, "")
+    assert not held.calibrated
+    assert held.update(subject, size) == (subject, "a calibration came")
+    half = Camera(WIDTH // 2, HEIGHT // 2, K, [])
+    assert held.update(half, (WIDTH // 2, HEIGHT // 2)) == (half, "the size of the images changed")
+    assert held.update(None, size) == (None, "the size of the images changed")
+    assert not held.calibrated
+    held.forget()
+    assert held.update(subject, size) == (subject, "")
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "taken"),
+    [
+        ("plumb_bob", [-0.2, 0.1, 0.001, 0.002, -0.01, 0, 0, 0], 5),  # Orbbec's drivers
+        ("plumb_bob", [-0.2, 0.1, 0.001, 0.002] + [0] * 8, 4),
+        ("plumb_bob", [0] * 14, 0),
+        ("none", [], 0),
+        ("none", [0] * 5, 0),
+        ("", [], 0),
+        ("fisheye", [-0.01, 0.02, -0.01, 0.003], 4),
+        ("equidistant", [-0.01, 0.02, -0.01, 0.003, 0], 4),
+        ("fisheye", [-0.01, 0.02, -0.01, 0, 0, 0, 0, 0], 4),
+        ("rational_polynomial", [-0.2, 0.1, 0.001, 0.002, -0.01], 5),
+        ("rational_polynomial", [0.3, -0.05, 1e-4, -2e-4, 0.01, 0.62, -0.02, 0.015, 0], 8),
+    ],
+)
+def test_what_drivers_pad_and_how_they_name_it_changes_nothing(model, given, taken):
+    read = from_calibration(WIDTH, HEIGHT, model, K, given)
+    known = {"fisheye": "equidistant", "none": "plumb_bob", "": "plumb_bob"}.get(model, model)
+    assert read.model == known
+    assert read.distortion.tolist() == given[:taken]
+    assert same_camera(read, Camera(WIDTH, HEIGHT, K, given[:taken], known))
+
+
+@pytest.mark.parametrize(
+    ("model", "d", "k", "words"),
+    [
+        ("plumb_bob", [0.1] * 8, K, "8 coefficients.*or be named rational_polynomial"),
+        ("equidistant", [0.1] * 5, K, "5 coefficients; it must have 4, or be named plumb_bob"),
+        ("equidistant", [], K, "0 coefficients"),
+        ("none", [0.1, 0, 0, 0, 0], K, r"'none' comes with coefficients \[0.1, .*name their model"),
+        ("plumb_bob", [], K.T, "last row of K is .*row-major"),
+        ("plumb_bob", [np.nan] * 5, K, "NaN"),
+        ("plumb_bob", [], np.where(K == 0, np.nan, K), "NaN"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_the_remedy(model, d, k, words):
+    with pytest.raises(D2RosError, match=words):
+        from_calibration(WIDTH, HEIGHT, model, k, d)
+
+
+def test_a_calibration_without_a_size_takes_the_images():
+    read = from_calibration(0, 0, "plumb_bob", K, [])
+    assert (read.width, read.height) == (0, 0)
+    fitted = read.at_size(WIDTH, HEIGHT)
+    assert same_camera(fitted, Camera(WIDTH, HEIGHT, K, []))
+    assert fitted.at_size(2 * WIDTH, HEIGHT) is fitted  # its own counts, where it has one
+    with pytest.raises(D2RosError, match="binning 800x800 leaves nothing of 752x480"):
+        from_calibration(WIDTH, HEIGHT, "plumb_bob", K, [], binning=(800, 800))

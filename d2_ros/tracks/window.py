@@ -159,9 +159,7 @@ def parallax(
 
 def _turned_parallax(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
     """Median angle, rad, between bearings of one frame, turned, and those of another."""
-    first, second = (
-        rays / np.linalg.norm(rays, axis=1, keepdims=True) for rays in (before, after)
-    )
+    first, second = (rays / np.linalg.norm(rays, axis=1, keepdims=True) for rays in (before, after))
     left, _, right = np.linalg.svd(second.T @ first)  # Wahba's problem, Kabsch's solution
     sign = np.diag([1.0, 1.0, np.linalg.det(left @ right)])
     turned = first @ (left @ sign @ right).T

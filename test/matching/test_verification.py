@@ -112,7 +112,9 @@ def test_matches_at_pixels_without_a_bearing_are_no_inliers_and_reach_no_estimat
 
 @pytest.mark.parametrize("known", [0, 7])
 def test_too_few_matches_with_bearings_have_no_geometry(known):
-    places = np.concatenate([np.full((20, 2), 5.0), 300 + 9.0 * np.arange(2 * known).reshape(-1, 2)])
+    places = np.concatenate(
+        [np.full((20, 2), 5.0), 300 + 9.0 * np.arange(2 * known).reshape(-1, 2)]
+    )
     verdict = verify(places, places, FISHEYE, FISHEYE, 1.0, seed=0)
     assert not verdict.inlier.any()
     assert verdict.inlier.shape == (20 + known,)

@@ -178,6 +178,7 @@ def info(**changes):
          14, False),
         ("/camera/image_raw", {"width": 64, "height": 48, "binning_x": 2, "binning_y": 2}, 25,
          7.5, True),
+        ("/camera/image_raw", {"width": 0, "height": 0}, 50, 15.5, True),
     ],
 )  # fmt: skip
 def test_calibration_is_that_of_the_image(tmp_path, topic, changes, focal, centre, distorted):
