@@ -265,7 +265,7 @@ def from_calibration(
         If the calibration is unusable.
     """
     matrix: NDArray[np.float64] = np.array(k, np.float64).reshape(3, 3)
-    distortion = np.asarray(d, np.float64).ravel()
+    distortion: NDArray[np.float64] = np.asarray(d, np.float64).ravel()
     if rectified:
         if p is None:
             raise D2RosError("rectified images need the projection matrix P in camera_info")

@@ -45,7 +45,7 @@ class Lens:
     @classmethod
     def of(cls, model: str, coefficients: _Floats) -> Lens:
         """Find where the model turns back."""
-        angle = np.linspace(0, np.pi / 2, _KNOTS, endpoint=False)
+        angle: _Floats = np.linspace(0, np.pi / 2, _KNOTS, endpoint=False, dtype=np.float64)
         angle, distance, limit = _rising(model, coefficients, angle)
         for _ in range(_ZOOMS if limit < np.pi / 2 else 0):
             begin = max(len(angle) - 2, 0)

@@ -15,12 +15,21 @@ from numpy.typing import NDArray
 
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching.patches import Patches, Templates, disc
-from d2_ros.matching.pyramid import Pyramid, inside
+from d2_ros.matching.pyramid import SMOOTHING_ENERGY, Pyramid, inside
 from d2_ros.matching.steps import steps_for
 from d2_ros.matching.warps import Alignment, Warps
 
 _MIN_VALID = 0.6  # share of a patch's weight that must lie inside both images
 _BACK_STEPS = 1
+
+QUANTISATION = 2 / 12 * SMOOTHING_ENERGY
+"""Squared grey values: variance of the difference of two images by their rounding alone, 1/12 of a
+grey level each (Widrow and Kollar, Quantization Noise, 2008), smoothed as they are. Residuals of
+two real images are larger; those of a simulator, or of an exact shift, may be zero, and would make
+a place certain that is not. Measured on photographs: 1.03 to 1.19 times as much (median)."""
+
+EARLY_QUANTISATION = 5e-4
+"""The same of the early maps, in their own units: measured on photographs, 5e-4 to 1.6e-3."""
 
 
 def align(
@@ -53,6 +62,8 @@ def align(
         pixels, affine = place[None] * 2**level, shear[None]
     place, shear, score = steps.finish(templates[0], image, pixels[0], affine[0], shape)
     energy, correlation, seen = score.unbind(1)
+    rounding = QUANTISATION if image.channels == 1 else EARLY_QUANTISATION
+    energy = torch.maximum(energy, rounding / templates[0].spread ** 2)
     spread = shear @ (templates[0].noise * energy[:, None, None]) @ shear.transpose(1, 2)
     determinant = torch.linalg.det(shear)
     valid = (

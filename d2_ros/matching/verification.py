@@ -76,7 +76,7 @@ def verify(
         focal = (camera.focal + keyframe_camera.focal) / 2
         first = keyframe_camera.bearings(keyframe_pixels)[:, :2] * focal
         second = camera.bearings(pixels)[:, :2] * focal
-        known = np.isfinite(first + second).all(1)
+        known = np.asarray(np.isfinite(first + second).all(axis=1))
         if not known.all():
             some = verify(
                 pixels[known], keyframe_pixels[known], camera, keyframe_camera,

@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching import alignment, batched
-from d2_ros.matching.alignment import accept, align, predicted_sigma, way_back
+from d2_ros.matching.alignment import (
+    accept,
+    align,
+    largest_sigma,
+    predicted_sigma,
+    way_back,
+)
 from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import build_pyramid, grey
 from d2_ros.matching.warps import Warps
@@ -194,3 +202,61 @@ def test_no_matches_are_no_trouble(pair):
     one, two, *_ = pair
     found, good = run((one, two, np.empty((0, 2)), None, None), np.empty((0, 2)))
     assert len(good) == len(found.warps.pixels) == 0
+
+
+def noise_free(seed, blur, flat, contrast):
+    """A simulator's picture: rounded, without noise; its upper part of one grey value."""
+    rng = np.random.default_rng(seed)
+    plane = rng.uniform(128 - contrast, 128 + contrast, (30, 40)).repeat(4, 0).repeat(4, 1)
+    if blur:
+        plane = cv2.GaussianBlur(plane, (0, 0), blur)
+    plane[: int(flat * len(plane))] = 100
+    return np.round(plane).astype(np.uint8)
+
+
+@pytest.mark.parametrize("code", ["compiled", "batched"])
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    blur=st.sampled_from([0.0, 0.8, 2.0]),
+    flat=st.sampled_from([0.0, 0.3, 1.0]),
+    contrast=st.sampled_from([3.0, 30.0, 120.0]),
+    shift=st.tuples(st.integers(-3, 3), st.integers(-3, 3)),
+)
+def test_without_noise_a_place_is_as_certain_as_rounding_allows(
+    code, seed, blur, flat, contrast, shift
+):
+    picture = noise_free(seed, blur, flat, contrast)
+    config = AlignmentConfig()
+    one = picture[8:-8, 8:-8]
+    two = picture[8 + shift[1] : -8 + shift[1] or None, 8 + shift[0] : -8 + shift[0] or None]
+    first, second = (build_pyramid(grey(image), 2, CPU) for image in (one, two))
+    places = np.stack(np.meshgrid(np.arange(16, 130, 9.0), np.arange(16, 90, 9.0)), -1)
+    places = places.reshape(-1, 2)
+    start = Warps(places - shift, identities(len(places)))
+    patches = cut(first, places, config.patch_radius)
+    with pytest.MonkeyPatch.context() as patch:
+        if code == "batched":
+            patch.setattr(alignment, "steps_for", lambda image: batched)
+        found = align(patches, second, [start], config)
+    # What could be aligned at all, as of a track's first frame.
+    textured = predicted_sigma(patches[0]) <= config.max_sigma
+    kept = accept(found, start.pixels, config) & textured
+    if flat == 1.0:
+        assert not kept.any()
+    covariance = found.covariance[kept]
+    assert np.isfinite(covariance).all()
+    assert (np.linalg.eigvalsh(covariance) > 1e-9).all()
+    # Rounding alone, so never more certain than predicted for less noise than it makes.
+    least = predicted_sigma(patches[0], noise=0.1)[kept]
+    assert (largest_sigma(covariance) > least).all()
+
+
+def test_real_noise_is_more_than_rounding_and_its_covariances_are_as_they_were(pair, monkeypatch):
+    found, good = run(pair, pair[3] + 0.4)
+    for name in ("QUANTISATION", "EARLY_QUANTISATION"):
+        monkeypatch.setattr(alignment, name, 0.0)
+    without, _ = run(pair, pair[3] + 0.4)
+    assert good.sum() > 100
+    np.testing.assert_array_equal(found.covariance[good], without.covariance[good])
+    np.testing.assert_array_equal(found.warps.pixels, without.warps.pixels)

@@ -129,7 +129,7 @@ def test_matches_at_pixels_without_a_bearing_are_no_inliers_and_reach_no_estimat
     rng = np.random.default_rng(0)
     rays = np.column_stack([rng.uniform(-1, 1, (300, 2)), np.ones(300)])
     points = rays * rng.uniform(2, 8, (300, 1))
-    first, second = FISHEYE.project(points), FISHEYE.project(points + [0.3, 0.0, 0.1])
+    first, second = FISHEYE.project(points), FISHEYE.project(points + np.array([0.3, 0.0, 0.1]))
     alone = verify(second, first, FISHEYE, FISHEYE, 1.0, seed=0)
     assert alone.inlier.mean() > 0.99
     # 60 more in the corners, 94 degrees and more from the axis, in one or both of the images.

@@ -95,4 +95,4 @@ def test_keypoints_without_a_bearing_do_not_count_for_parallax():
     blind = rng.uniform([0, 0], [60, 60], (30, 2))
     both = [np.concatenate([places, blind]) for places in (before, after)]
     assert parallax(*both, fisheye) == expected
-    assert parallax(blind, blind + [5.0, 0.0], fisheye) < 1e-9  # as without a calibration
+    assert parallax(blind, blind + np.array([5.0, 0.0]), fisheye) < 1e-9  # as without a calibration
