@@ -2,16 +2,22 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from d2_ros.config import MatchingConfig
 from d2_ros.errors import D2RosError
+from d2_ros.evaluation.footings import Footings
 from d2_ros.evaluation.homographies import (
     accuracy,
     find_pairs,
+    homography_errors,
     homography_figures,
     judge_homography,
+    load_pair,
+    oriented,
 )
 
 H = np.array([[0.9, 0.1, 12.0], [-0.05, 1.1, 3.0], [1e-4, -2e-4, 1.0]])
@@ -31,44 +37,94 @@ def scene(folder: Path, numbers):
     return folder
 
 
+def footings(first, second, kept=slice(None), published=0, guided=0):
+    """Matches of which `kept` is verified, and the first so many published and guided."""
+    return Footings(
+        (first, second),
+        (first[kept], second[kept]),
+        (first[:published], second[:published]),
+        (first[:guided], second[:guided]),
+    )
+
+
 def test_errors_are_distances_after_the_map():
     first = np.random.default_rng(0).uniform(20, 300, (100, 2))
     second = mapped(first)
     second[:30] += [0.3, 0.4]
     second[30:35] += [40.0, 0.0]
-    judged = judge_homography((first, second), H, MatchingConfig())
-    np.testing.assert_allclose(judged.errors[:30], 0.5)
-    np.testing.assert_allclose(judged.errors[30:35], 40.0)
-    np.testing.assert_allclose(judged.errors[35:], 0, atol=1e-9)
-    assert not judged.inlier[30:35].any()
-    assert judged.inlier[35:].all()
+    errors = homography_errors((first, second), H)
+    np.testing.assert_allclose(errors[:30], 0.5)
+    np.testing.assert_allclose(errors[30:35], 40.0)
+    np.testing.assert_allclose(errors[35:], 0, atol=1e-9)
 
 
 def test_points_beyond_the_horizon_are_wrong():
     behind = np.diag([1.0, 1.0, 1.0])
     behind[2] = [-0.01, 0, 1]
-    judged = judge_homography((np.array([[200.0, 5]]), np.zeros((1, 2))), behind, MatchingConfig())
-    assert np.isinf(judged.errors[0])
+    points = np.array([[200.0, 5], [50, 5]]), np.array([[-200.0, -5], [100, 10]])
+    np.testing.assert_allclose(homography_errors(points, behind), [np.inf, 0], atol=1e-9)
 
 
-def test_figures_are_means_over_pairs():
+@given(st.floats(1e-9, 1e9), st.sampled_from([-1, 1]))
+def test_the_factor_and_the_sign_of_a_homography_say_nothing(factor, sign):
+    first = np.random.default_rng(0).uniform(20, 300, (50, 2))
+    found = oriented(sign * factor * H, (240, 320, 3))
+    np.testing.assert_allclose(homography_errors((first, mapped(first)), found), 0, atol=1e-9)
+
+
+def test_what_lies_beyond_the_horizon_does_not_depend_on_the_sign():
+    """The horizon runs through the image, right of its centre."""
+    steep = np.eye(3)
+    steep[2] = [-1 / 250, 0, 1]
+    points = np.array([[100.0, 9], [300, 9]]), np.array([[100 / 0.6, 15], [-1500, -45]])
+    for sign in (-1, 1):
+        errors = homography_errors(points, oriented(sign * steep, (240, 320)))
+        np.testing.assert_allclose(errors, [0, np.inf], atol=1e-9)
+
+
+def test_a_homography_of_negative_sign_is_turned_when_it_is_loaded(tmp_path):
+    folder = scene(tmp_path / "a", [2])
+    for name in ("1.png", "2.JPG"):
+        cv2.imwrite(str(folder / name), np.zeros((90, 120), np.uint8))
+    np.savetxt(folder / "H_1_2", -3 * H)
+    images, homography = load_pair(find_pairs(folder)[0])
+    np.testing.assert_allclose(homography, 3 * H)
+    assert images[1].shape == (90, 120)
+    np.savetxt(folder / "H_1_2", [[1, 0, 0], [0, 1, 0], [1, 0, -59.5]])
+    with pytest.raises(D2RosError, match="a 1-2: it maps the centre of the first image to infin"):
+        load_pair(find_pairs(folder)[0])
+
+
+def test_figures_are_means_over_pairs_of_every_footing():
     exact = np.random.default_rng(0).uniform(20, 300, (40, 2))
     wrong = mapped(exact[:20])
     wrong[:10] += [0.0, 2.5]
+    none = np.empty((0, 2))
     results = [
-        judge_homography((exact, mapped(exact)), H, MatchingConfig()),
-        judge_homography((exact[:20], wrong), H, MatchingConfig()),
-        judge_homography((np.empty((0, 2)), np.empty((0, 2))), H, MatchingConfig()),
+        judge_homography(found, H)
+        for found in (
+            footings(exact, mapped(exact), published=12, guided=6),
+            footings(exact[:20], wrong, kept=slice(5, None), published=12, guided=3),
+            footings(none, none),
+        )
     ]
     figures = homography_figures(results)
+    assert figures["pairs"] == 3
     assert figures["mma_1px"] == pytest.approx((1 + 0.5 + 0) / 3)
     assert figures["mma_2px"] == pytest.approx(0.5)
     assert figures["mma_3px"] == pytest.approx(2 / 3)
     assert figures["matches"] == 20
     assert figures["correct_1px"] == pytest.approx((40 + 10) / 3)
     assert figures["correct_3px"] == pytest.approx(20)
-    assert figures["pairs"] == 3
-    assert figures["inlier_matches"] >= 40 / 3
+    assert figures["verified_matches"] == pytest.approx((40 + 15) / 3)
+    assert figures["verified_mma_1px"] == pytest.approx((1 + 10 / 15) / 3)
+    assert figures["verified_correct_1px"] == pytest.approx((40 + 10) / 3)
+    assert figures["published_matches"] == 8
+    assert figures["published_correct_1px"] == pytest.approx((12 + 2) / 3)
+    assert figures["published_correct_3px"] == 8
+    assert figures["guided_matches"] == 3
+    assert figures["guided_correct_1px"] == 2
+    assert figures["guided_mma_3px"] == pytest.approx(2 / 3)
 
 
 def test_accuracy_includes_the_threshold():
@@ -94,7 +150,12 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path):
     (folder / "2.JPG").unlink()
     with pytest.raises(D2RosError, match=r"no image 2\."):
         find_pairs(tmp_path)
-    for text, words in (("1 2 3", "not three rows"), ("a b c", "cannot be read")):
+    for text, words in (
+        ("1 2 3", "not three rows"),
+        ("a b c", "cannot be read"),
+        ("1 2 3\n2 4 6\n0 0 1\n", "is singular"),
+        ("0 0 0\n" * 3, "is singular"),
+    ):
         (folder / "H_1_2").write_text(text)
         with pytest.raises(D2RosError, match=words):
             find_pairs(folder)

@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 from d2_ros.camera import Camera
 from d2_ros.config import MatchingConfig
 from d2_ros.errors import D2RosError
+from d2_ros.evaluation.footings import Footings, select, verified
 from d2_ros.evaluation.geometry import (
     epipolar_errors,
     estimate_pose,
@@ -14,11 +15,13 @@ from d2_ros.evaluation.geometry import (
     pose_errors,
     relative,
 )
-from d2_ros.evaluation.pairfile import load_views, read_pairs, write_pairs
+from d2_ros.evaluation.pairfile import check_images, load_views, read_pairs, write_pairs
 from d2_ros.evaluation.pairs import (
     PairResult,
     agreement_figures,
     flatten,
+    footing_figures,
+    judge_footings,
     judge_pair,
     pair_figures,
 )
@@ -55,7 +58,7 @@ def test_relative_pose_takes_points_of_the_first_to_the_second():
 def test_exact_matches_have_no_error():
     points = views()
     judged = judge_pair(points, (CAMERA, CAMERA), MOTION, MatchingConfig())
-    assert judged.matches == len(judged.epipolar) == 200
+    assert len(judged.epipolar) == 200
     assert judged.epipolar.max() < 1e-6
     assert judged.rotation < 1e-3
     assert judged.translation < 1e-2
@@ -117,13 +120,15 @@ def test_area_under_the_curve_by_hand():
 
 def test_figures_pool_matches_and_count_failures():
     results = [
-        PairResult(10, np.array([0.2, 0.4, 0.6]), 1.0, 2.0),
-        PairResult(20, np.array([2.0]), 3.0, 1.0),
-        PairResult(0, np.empty(0), np.inf, np.inf),
+        PairResult(np.array([0.2, 0.4, 0.6]), 1.0, 2.0),
+        PairResult(np.array([2.0]), 3.0, 1.0),
+        PairResult(np.empty(0), np.inf, np.inf),
     ]
     figures = pair_figures(results)
-    assert figures["matches"] == 10
     assert figures["inlier_matches"] == pytest.approx(4 / 3)
+    assert figures["correct_1px"] == 1
+    assert figures["correct_3px"] == pytest.approx(4 / 3)
+    assert figures["share_below_3px"] == 1
     assert figures["median_epipolar_px"] == pytest.approx(0.5)
     assert figures["share_below_1px"] == 0.75
     assert figures["rotation_error_deg"] == 3
@@ -134,6 +139,28 @@ def test_figures_pool_matches_and_count_failures():
     assert (alone["rotation_error_deg"], alone["translation_error_deg"]) == (180, 90)
     assert "median_epipolar_px" not in alone
     assert pair_figures([]) == {}
+
+
+def test_every_footing_is_judged_by_what_is_on_it():
+    """Of 200 exact matches 60 are wrong: raw ones all count, verified ones are the exact ones."""
+    first, second = views()
+    second[:60] = np.random.default_rng(1).uniform([0, 0], [640, 480], (60, 2))
+    points, cameras = (first, second), (CAMERA, CAMERA)
+    kept = verified(points, cameras, MatchingConfig())
+    some = np.arange(200) >= 190
+    found = Footings(points, kept, select(points, some), select(points, ~some & (first[:, 0] < 0)))
+    judged = judge_footings(found, cameras, MOTION, MatchingConfig())
+    figures = footing_figures([judged])
+    assert figures["raw_matches"] == 200
+    assert 140 <= figures["raw_correct_1px"] <= 145  # a wrong one may lie near its line
+    assert figures["raw_share_below_1px"] == pytest.approx(figures["raw_correct_1px"] / 200)
+    assert 140 <= figures["correct_1px"] <= figures["inlier_matches"] <= 145
+    assert figures["share_below_1px"] > 0.97 > figures["raw_share_below_1px"]
+    assert figures["auc_5deg"] > 0.9
+    assert (figures["published_matches"], figures["published_correct_1px"]) == (10, 10)
+    assert figures["published_auc_5deg"] > 0.9
+    assert (figures["guided_matches"], figures["guided_correct_3px"]) == (0, 0)
+    assert "raw_auc_5deg" not in figures  # a pose from raw matches is one of verified ones
 
 
 def test_written_pairs_are_read_back(tmp_path):
@@ -198,6 +225,55 @@ def test_malformed_files_are_refused(tmp_path, content, words):
         read_pairs(path, tmp_path)
 
 
+LINE = ["a.png", "b.png", "0", "0", *["100", "0", "61", "0", "102", "44", "0", "0", "1"] * 2]
+
+
+def test_the_factor_of_a_camera_matrix_says_nothing(tmp_path):
+    path = tmp_path / "pairs.txt"
+    pose = [f"{value:.12g}" for value in MOTION.ravel()]
+    scaled = ["-200", "0", "-122", "0", "-204", "-88", "0", "0", "-2"]
+    path.write_text(" ".join([*LINE[:13], *scaled, *pose]))
+    matrices = read_pairs(path, tmp_path)[0].matrices
+    np.testing.assert_allclose(matrices[1], matrices[0])
+
+
+@pytest.mark.parametrize("change", [{0: "-1"}, {0: "2"}, {5: "0"}])
+def test_a_pose_that_is_no_rotation_is_refused(tmp_path, change):
+    path = tmp_path / "pairs.txt"
+    pose = [change.get(index, f"{value:g}") for index, value in enumerate(np.eye(4).ravel())]
+    path.write_text(" ".join([*LINE, *pose]))
+    with pytest.raises(D2RosError, match=r"pair a\.png b\.png: T_0to1 holds no rotation"):
+        read_pairs(path, tmp_path)
+
+
+def test_missing_images_are_counted_and_the_first_is_named(tmp_path):
+    path = tmp_path / "pairs.txt"
+    pose = [f"{value:g}" for value in np.eye(4).ravel()]
+    lines = [[first, second, *LINE[2:], *pose] for first, second in ("ab", "ac", "cd")]
+    path.write_text("\n".join(map(" ".join, lines)))
+    for name in "ab":
+        (tmp_path / name).touch()
+    with pytest.raises(D2RosError, match=r"2 of the 4 images .* the first of them .*c; give"):
+        check_images(path, read_pairs(path, tmp_path))
+    for name in "cd":
+        (tmp_path / name).touch()
+    check_images(path, read_pairs(path, tmp_path))
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_errors_do_not_depend_on_the_sign_of_a_translation(sign):
+    """An essential matrix has no sign: neither have distances from its lines."""
+    first, second = views(20)
+    second += np.array([1.0, -2.0])
+    turned = MOTION.copy()
+    turned[:3, 3] *= sign
+    cameras = (CAMERA, CAMERA)
+    np.testing.assert_allclose(
+        epipolar_errors(first, second, cameras, turned),
+        epipolar_errors(first, second, cameras, MOTION),
+    )
+
+
 def test_a_sequence_too_short_for_a_pair_is_refused(tmp_path):
     source = open_synthetic("size=160x120,frames=8")
     with pytest.raises(D2RosError, match="no pair 30 frames apart"):
@@ -214,7 +290,7 @@ def turned(degrees, along):
 
 def test_agreement_is_between_poses_whatever_the_truth_says():
     def result(pose):
-        return PairResult(10, np.array([9.0]), 90.0, 90.0, pose)
+        return PairResult(np.array([9.0]), 90.0, 90.0, pose)
 
     ours = [result(turned(10.0, 0.0)), result(turned(20.0, 0.0)), result(turned(30.0, 0.0))]
     theirs = [result(turned(10.5, 1.0)), result(turned(20.5, 1.0)), result(turned(30.5, 1.0))]

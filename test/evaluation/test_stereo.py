@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from d2_ros.evaluation.stereo import motorcycle, stereo_errors, stereo_figures
+from d2_ros.evaluation.footings import Footings, select
+from d2_ros.evaluation.stereo import judge_stereo, motorcycle, stereo_errors, stereo_figures
 
 
 def test_errors_are_distances_from_the_place_that_the_disparity_says():
@@ -26,12 +27,31 @@ def test_places_without_a_truth_do_not_count():
 
 
 def test_figures():
-    figures = stereo_figures(np.array([0.1, 0.5, 0.7, 2.0, 9.0]))
-    assert figures == {
+    raw = np.array([0.1, 0.5, 0.7, 2.0, 9.0])
+    footings = {"verified": raw[1:4], "published": raw[1:2], "guided": np.empty(0)}
+    figures = stereo_figures({"raw": raw, **footings})
+    of_raw = {
         "matches": 5, "share_0.5px": 0.4, "within_0.5px": 2, "share_1px": 0.6, "within_1px": 3,
         "share_3px": 0.8, "within_3px": 4, "median_within_3px_px": pytest.approx(0.6),
     }  # fmt: skip
-    assert stereo_figures(np.empty(0))["share_1px"] == 0
+    assert {key: figures[key] for key in of_raw} == of_raw
+    assert (figures["verified_matches"], figures["verified_within_1px"]) == (3, 2)
+    assert figures["verified_median_within_3px_px"] == 0.7
+    assert (figures["published_matches"], figures["published_within_0.5px"]) == (1, 1)
+    assert (figures["guided_matches"], figures["guided_share_1px"]) == (0, 0)
+
+
+def test_a_match_is_judged_on_the_footings_that_it_is_on():
+    left = np.random.default_rng(0).uniform([1, 1], [58, 38], (10, 2))
+    points = left, left - [4.0, 0]
+    found = Footings(
+        points, select(points, left[:, 0] > 30), points, select(points, left[:, 0] < 0)
+    )
+    errors = judge_stereo(found, np.full((40, 60), 5.0))
+    np.testing.assert_allclose(errors["raw"], 1)
+    assert {name: len(off) for name, off in errors.items()} == {
+        "raw": 10, "verified": (left[:, 0] > 30).sum(), "published": 10, "guided": 0,
+    }  # fmt: skip
 
 
 def test_the_pictures_agree_with_the_disparity():

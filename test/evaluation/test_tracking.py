@@ -54,6 +54,16 @@ def test_survival_compares_the_frames_around_the_stretch():
     frames = [seen([1]), before, seen([1]), seen([]), after]
     figures = survival_figures(frames, range(2, 4), Sideways(), "blur")
     assert figures == {"survival_blur": 0.5, "survival_blur_correct": 0.25}
+
+    class Numbered(Sideways):
+        @staticmethod
+        def locate(before, pixels, after):
+            assert (before, after) == (11, 14)
+            return Sideways.locate(before, pixels, after)
+
+    later = survival_figures(frames, range(12, 14), Numbered(), "blur", start=10)
+    assert later == figures
+    assert survival_figures(frames, range(2, 4), Sideways(), "blur", start=2) == {}
     assert survival_figures(frames, range(2, 5), Sideways(), "blur") == {}
     assert survival_figures(frames, range(2), Sideways(), "blur") == {}
     assert survival_figures(frames, range(3, 3), Sideways(), "blur") == {}
