@@ -53,7 +53,9 @@ def find_bag(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path] if bag_kind(path) else []
-    return [path] if (path / "metadata.yaml").is_file() else storage_files(path)
+    if (path / "metadata.yaml").is_file():
+        return [path]
+    return storage_files(path) if path.is_dir() else []
 
 
 def _open_files(path: Path) -> Source:
