@@ -65,7 +65,7 @@ def find_bag(path: Path) -> list[Path]:
         return [path] if bag_kind(path) else []
     if (path / "metadata.yaml").is_file():
         return [path]
-    files = storage_files(path)
+    files = storage_files(path) if path.is_dir() else []
     return [] if files and all(map(is_output, files)) and _dataset(path) else files
 
 
