@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError
 
+END_OF_TIME = 2**31 * 10**9
+"""What ROS cannot say any more, ns: ``builtin_interfaces/Time`` counts seconds in an int32."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -20,7 +23,7 @@ class Frame:
     Attributes
     ----------
     stamp
-        Integer nanoseconds.
+        Integer nanoseconds, from 0 to below :data:`END_OF_TIME`.
     image
         ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16.
     camera
@@ -35,6 +38,11 @@ class Frame:
     frame_id: str = "camera"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.stamp < END_OF_TIME:
+            raise D2RosError(
+                f"an image is stamped {self.stamp} ns; ROS can say 0 to {END_OF_TIME - 1}, that "
+                "is to the year 2038"
+            )
         height, width = self.image.shape[:2]
         camera = self.camera
         if camera is not None and (camera.width, camera.height) != (width, height):
