@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from typing import NoReturn
 
@@ -45,6 +46,8 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; bad input is one sentence on stderr and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no text at all
     try:
         build_app()()
     except D2RosError as error:

@@ -92,7 +92,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
         put(f"euroc/mav0/cam0/data/{stamp}.png", content)
     put("euroc/mav0/cam0/data.csv", "#t,name\n" + "".join(f"{t},{t}.png\n" for t in stamps))
     put("euroc/mav0/cam0/sensor.yaml", SENSOR)
-    body = ",".join("0.1 0.2 0.3 1.0 0.0 0.0 0.0".split())
+    body = ",".join(["0.1", "0.2", "0.3", "1.0", "0.0", "0.0", "0.0"])
     put(
         "euroc/mav0/state_groundtruth_estimate0/data.csv",
         "#t,p,q\n" + "".join(f"{t},{body}\n" for t in stamps),
