@@ -230,8 +230,9 @@ def main(args: list[str] | None = None) -> int:
         rclpy.init(args=args)
         node = FrontEndNode()
         executor = make_executor(node.config)
-    # rclpy raises RuntimeError for bad arguments, and another for its own parameters.
-    except (D2RosError, ParameterException, RuntimeError) as error:
+    # rclpy raises RuntimeError for bad arguments, another for its own parameters, and one for what
+    # is no text.
+    except (D2RosError, ParameterException, RuntimeError, UnicodeError) as error:
         print(f"d2_frontend: {' '.join(why_not(error).split())}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2

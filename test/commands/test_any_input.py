@@ -1,6 +1,6 @@
 """Whatever is typed or stands in a file, a verb ends with a sentence or its result: no traceback.
 
-The network is replaced (:mod:`conftest`), and what takes long behind the reading of the input stops.
+The network is replaced (:mod:`conftest`), and what takes long behind the reading of input stops.
 ``D2_ROS_FUZZ=1`` takes ten times as many examples.
 """
 
@@ -54,20 +54,22 @@ network: {stride: 4, layers: [conv4_3]}
 
 ODD_TOKENS = [
     "", "x", "0", "-1", "-0.0", "nan", ".nan", "inf", "-.inf", "1e999", "1e30", "1e-320", "9" * 30,
-    "-" + "9" * 20, "2147483648", "4294967296", "1e308", "'", '"', "[", "]", "{", "}", ":", "- ", "#",
+    "-" + "9" * 20, "2147483648", "4294967296", "1e308", "'", '"', "[", "]", "{", "}", ":", "#",
     "\0", "é", "\ud83d\ude00", "\x1b[31m", "../..", "/dev/null", "~nobody/x", "a" * 300, "%s",
     "null", "true", "[[1]]", "{a: 1}", "*a", "&a", "!!python/none", "!!binary x", "1_0", "0x10",
     "2001-01-01", "٣", "²", "1,5", "\t", "\r", "\ufeff", "\n\n",
 ]  # fmt: skip
 """What is put in the place of a word of a file, or typed as an argument."""
 
+ENDINGS = ("", ".bag", ".mcap", ".db3", ".png", ".mp4", ".yaml")
+
 ODD_PLACES = [
-    "", ".", "-", "~", "~nobody/x", "absent", "/dev/null", "/dev/null/x", "/proc/self/mem", "a" * 300,
-    "x" * 5000, "empty", "empty.bag", "empty.mcap", "empty.db3", "empty.png", "empty.mp4", "folder",
-    "noise", "noise.bag", "noise.mcap", "noise.db3", "noise.png", "noise.mp4", "noise.yaml", "loop",
-    "\udcff\udcfe", "synthetic:", "synthetic:size=1x1", "synthetic:frames=", "synthetic:size=x",
-    "synthetic:frames=" + "9" * 5000, "synthetic:frames=٣²", "folder.mcap", "a\nb", "\x1b[31m",
-    "euroc/mav0/cam0/data.csv", "http://example.org/x.bag",
+    "", ".", "-", "~", "~nobody/x", "absent", "/dev/null", "/dev/null/x", "/proc/self/mem",
+    "a" * 300, "x" * 5000, "folder", "folder.mcap", "loop", "a\nb", "\x1b[31m", "\udcff\udcfe",
+    "synthetic:", "synthetic:size=1x1", "synthetic:frames=", "synthetic:size=x",
+    "synthetic:frames=" + "9" * 5000, "synthetic:frames=٣²", "http://example.org/x.bag",
+    "euroc/mav0/cam0/data.csv",
+    *(f"{kind}{end}" for kind in ("empty", "noise") for end in ENDINGS),
 ]  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for stamp in stamps:
             pixels = rng.integers(0, 256, (24, 32), np.uint8)
             bag.write("/camera/image_raw", build.image(stamp, "camera", pixels))
-    for ending in ("", ".bag", ".mcap", ".db3", ".png", ".mp4", ".yaml"):
+    for ending in ENDINGS:
         put(f"noise{ending}", rng.bytes(300))
         put(f"empty{ending}", b"")
     (root / "folder").mkdir()
@@ -183,8 +185,9 @@ SOURCES = st.sampled_from(
     ["euroc", "tum", "kitti", "images", "bag.mcap", "synthetic:size=160x120,frames=2", *ODD_PLACES]
 ) | st.text(st.characters(exclude_characters="\0/", codec="utf-8"), max_size=20)
 OUTPUTS = st.sampled_from(
-    ["o.mcap", "new/o.mcap", "bag.mcap", "folder.mcap", "noise/o.mcap", "/dev/null/o.mcap", "folder",
-     "o", "", ".", "a" * 300 + ".mcap", "\udcff.mcap", "loop", "loop/o.mcap", "/proc/o.mcap"]
+    ["o.mcap", "new/o.mcap", "bag.mcap", "folder.mcap", "noise/o.mcap", "/dev/null/o.mcap",
+     "folder", "o", "", ".", "a" * 300 + ".mcap", "\udcff.mcap", "loop", "loop/o.mcap",
+     "/proc/o.mcap"]
 )  # fmt: skip
 FILES = st.sampled_from(
     ["params.yaml", "camera.yaml", "train.yaml", "pairs.txt", "images/0.png", "images", *ODD_PLACES]
@@ -294,7 +297,8 @@ MEANT_FOR = {
     "kitti/poses.txt": ["convert", "kitti", "o.mcap"],
     "scenes/one/H_1_2": ["evaluate", "homographies", "scenes", "--out", "out"],
     "pairs.txt": ["evaluate", "pairs", "pairs.txt", "--out", "out"],
-    "camera.yaml": ["match", "images/0.png", "images/1.png", "--out", "m", "--camera", "camera.yaml"],
+    "camera.yaml": ["match", "images/0.png", "images/1.png", "--out", "m",
+                    "--camera", "camera.yaml"],
     "params.yaml": ["replay", "images", "--out", "o.mcap", "--params-file", "params.yaml"],
     "train.yaml": ["train", "--config", "train.yaml", "--out", "out"],
     "images/0.png": ["convert", "images", "o.mcap"],
