@@ -116,7 +116,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return found["name"], parse_value(found["value"])
     except D2RosError as error:
-        raise D2RosError(f"-p {text} has a value that cannot be read: {error}") from None
+        reason = str(error).partition(" in line ")[0]
+        raise D2RosError(f"-p {text} has a value that cannot be read: {reason}") from None
 
 
 def parse_value(text: str) -> Any:
