@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -46,16 +48,26 @@ def build_app() -> typer.Typer:
 def main() -> None:
     """Run the command line; bad input is one sentence on stderr and exit code 2."""
     end_on_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no text at all
     try:
         build_app()()
     except D2RosError as error:
-        typer.echo(f"d2-ros: {error}", err=True)
-        sys.exit(2)
+        _refuse(str(error))
+    except OSError as error:  # a place that cannot be read or written, wherever it was met
+        place = f"{error.filename}: " if error.filename else ""
+        _refuse(f"{place}{error.strerror or error}")
     except ImportError as error:
         if (error.name or "").startswith(__package__):
             raise  # a bug, not a gap of this machine
         typer.echo(f"d2-ros: {error}; `d2-ros doctor` says how to get it", err=True)
         sys.exit(1)
+
+
+def _refuse(reason: str) -> NoReturn:
+    """End with one line, whatever was quoted in it."""
+    typer.echo(f"d2-ros: {' '.join(reason.split())}", err=True)
+    sys.exit(2)
 
 
 def _register_unusable(app: typer.Typer, name: str, error: ImportError) -> None:

@@ -7,14 +7,14 @@ This is the only place where they stand. The node's parameter descriptors,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from d2_ros.errors import D2RosError
+
+_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
 
 
 def _param(
@@ -405,33 +405,44 @@ def _replace(node: Any, path: list[str], value: Any) -> Any:
     return dataclasses.replace(node, **{head: value})
 
 
-def load_params_file(path: Path) -> dict[str, Any]:
-    """Read the ``ros__parameters`` of the node's YAML file as dotted names.
+def check_config(config: Config) -> None:
+    """Refuse what no single parameter tells: names that clash, a stereo pair that cannot be one.
 
     Raises
     ------
     D2RosError
-        If the file cannot be read or is not a ROS parameter file.
+        Naming the parameter and the remedy.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise D2RosError(f"parameter file {path} cannot be read: {error}") from None
-    if not isinstance(tree, dict):
-        raise D2RosError(f"parameter file {path} holds no node; see config/frontend.yaml")
-    values: dict[str, Any] = {}
-    for node, content in tree.items():
-        if not isinstance(content, dict) or not isinstance(content.get("ros__parameters"), dict):
-            raise D2RosError(f"parameter file {path} has no ros__parameters under {node!r}")
-        values.update(dotted(content["ros__parameters"], ""))
-    values.pop("use_sim_time", None)  # belongs to rclpy, not to the front-end
-    return values
+    _check_cameras(config.cameras)
+    if config.input.stereo:
+        _check_stereo(config)
 
 
-def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested groups by their dotted names."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _check_cameras(names: Sequence[str]) -> None:
+    """Refuse camera names that cannot be part of a topic name."""
+    if not names or len(set(names)) != len(names):
+        raise D2RosError(f"parameter cameras is {list(names)}; it must name each camera once")
+    for name in names:
+        if not _CAMERA_NAME.fullmatch(name):
+            raise D2RosError(
+                f"parameter cameras holds {name!r}; a camera's name must be a topic name, "
+                "such as camera or stereo/left"
+            )
+
+
+def _check_stereo(config: Config) -> None:
+    """Refuse a stereo pair of less than two cameras, not synchronised, or without its topic."""
+    wrong = "parameter input.stereo is true, but"
+    if len(config.cameras) < 2:
+        names = list(config.cameras)
+        raise D2RosError(f"{wrong} cameras is {names}; name the left camera, then the right one")
+    if config.input.sync_tolerance == 0:
+        raise D2RosError(
+            f"{wrong} input.sync_tolerance is 0; set it to how far apart, in seconds, the stamps "
+            "of a pair may be"
+        )
+    if config.output.vins_format == "none":
+        raise D2RosError(
+            f"{wrong} output.vins_format is none, and a pair's matches go out on feature_tracks; "
+            "set it to fusion or mono"
+        )

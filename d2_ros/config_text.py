@@ -16,6 +16,26 @@ from d2_ros.config import Config, Parameter, parameters
 FILES = {"config/frontend.yaml": "as_yaml", "docs/parameters.md": "as_markdown"}
 """Generated file, relative to the checkout -> the function here that returns its text."""
 
+_FILES = """\
+## Files
+
+The commands read a parameter file as ROS does, so that one file serves both:
+
+- A section counts if its name is that of the node, `d2_frontend`, with or without a namespace
+  (`/robot/d2_frontend`), or matches it: `*` stands for one part of the name, `**` for any number.
+  Of several that count, the later one wins, whichever is more exact (so in Kilted's rclpy; older
+  ones know `/**` and the exact name only, and there the exact one wins). Sections for other nodes
+  are passed over.
+- A command takes the node to be in the namespace that the file knows it in, and refuses a file
+  that knows it in several.
+- `use_sim_time`, `qos_overrides` and what else belongs to rclpy is left to the node.
+- An unquoted value is a truth value (`true`, `yes`, `on`, `y` and the like), an integer as in C
+  (`16`, `0x10`, `020`), a number (`1.5`, `1e1`, `.inf`), or else a text; all values of a list are
+  of one type; anchors are not read.
+- `-p name:=value` wins over the file, always. ROS itself lets a section of the node's own name win
+  that stands behind a section `/**` of the same file.
+"""
+
 
 def as_yaml() -> str:
     """Return a ROS parameter file with every parameter at its default."""
@@ -53,6 +73,8 @@ def as_markdown() -> str:
         "",
         "*Live* parameters can be set while the node runs and count from its next frame on; the",
         "others are read-only after the start. A name or value that is not listed here is refused.",
+        "",
+        *_FILES.splitlines(),
     ]
     for group, members in _groups(Config()):
         lines += ["", f"## {group or 'General'}", ""]

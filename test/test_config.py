@@ -4,11 +4,8 @@ import dataclasses
 import math
 
 import pytest
-import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from d2_ros.config import Config, load_params_file, parameters, with_values
+from d2_ros.config import Config, parameters, with_values
 from d2_ros.errors import D2RosError
 
 ALL = list(parameters())
@@ -22,32 +19,6 @@ def by_name(entries):
 
 def value_of(config, name):
     return next(p.default for p in parameters(config) if p.name == name)
-
-
-def nested(values):
-    """The tree that a ROS parameter file holds: dotted names as nested mappings."""
-    tree = {}
-    for name, value in values.items():
-        *groups, leaf = name.split(".")
-        node = tree
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[leaf] = list(value) if isinstance(value, tuple) else value
-    return tree
-
-
-def valid_value(parameter):
-    if parameter.choices:
-        return st.sampled_from(parameter.choices)
-    if isinstance(parameter.default, bool):
-        return st.booleans()
-    if isinstance(parameter.default, int):
-        return st.integers(int(parameter.low), int(parameter.high))
-    if isinstance(parameter.default, float):
-        return st.floats(parameter.low, parameter.high)
-    if isinstance(parameter.default, tuple):
-        return st.lists(st.text("abcxyz_019", min_size=1), max_size=4).map(tuple)
-    return st.text(max_size=30)
 
 
 @by_name(ALL)
@@ -130,51 +101,3 @@ def test_a_refused_value_leaves_the_configuration_as_it_was():
     assert config == Config()
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.window.size = 5
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_any_valid_values_survive_the_yaml_file(data, tmp_path_factory):
-    chosen = data.draw(st.lists(st.sampled_from(ALL), unique_by=lambda p: p.name))
-    values = {p.name: data.draw(valid_value(p), label=p.name) for p in chosen}
-    path = tmp_path_factory.mktemp("yaml") / "p.yaml"
-    path.write_text(yaml.safe_dump({"d2_frontend": {"ros__parameters": nested(values)}}))
-    config = with_values(Config(), load_params_file(path))
-    assert config == with_values(Config(), values)
-    for parameter in parameters(config):
-        assert parameter.default == values.get(parameter.name, value_of(Config(), parameter.name))
-
-
-def test_parameter_files_may_use_dotted_names_wildcards_and_use_sim_time(tmp_path):
-    path = tmp_path / "p.yaml"
-    path.write_text(
-        "/**:\n  ros__parameters:\n    use_sim_time: true\n    window.size: 4\n"
-        "    features: {max_keypoints: 500}\n"
-    )
-    assert load_params_file(path) == {"window.size": 4, "features.max_keypoints": 500}
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"just words",
-        b"- a\n- list\n",
-        b"d2_frontend: 3\n",
-        b"d2_frontend: {window.size: 3}\n",
-        b"d2_frontend: {ros__parameters: [1]}\n",
-        b"a: [unclosed\n",
-        b"\xff\xfe\x00binary",
-    ],
-)
-def test_files_that_hold_no_parameters_are_refused_by_name(content, tmp_path):
-    path = tmp_path / "broken.yaml"
-    path.write_bytes(content)
-    with pytest.raises(D2RosError, match=r"broken\.yaml"):
-        load_params_file(path)
-
-
-def test_absent_files_and_folders_are_refused_by_name(tmp_path):
-    for path in (tmp_path / "absent.yaml", tmp_path):
-        with pytest.raises(D2RosError, match=path.name):
-            load_params_file(path)

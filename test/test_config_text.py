@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from d2_ros import config_text
-from d2_ros.config import load_params_file, parameters
+from d2_ros.config import parameters
+from d2_ros.parameter_files import load_params_file
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,6 +17,7 @@ ROS += ("launch_ros", "ament_index_python", "rosbag2_py", "rosidl_runtime_py")
 FLOW = ["features", "matching", "tracks", "refinement", "output", "frontend", "node"]
 # Beside the flow: the leaves that everyone may import, and those that only use the flow.
 LEAVES = {"config", "camera", "distortion", "records", "errors", "timing", "machine_code"}
+LEAVES |= {"parameter_files", "user_folders"}
 ALLOWED = {
     **{name: LEAVES | set(FLOW[:index]) for index, name in enumerate(FLOW)},
     **{name: {"errors"} for name in LEAVES},

@@ -158,7 +158,9 @@ def test_ci_finds_exactly_one_test_command_in_the_readme():
         line for b in blocks for line in b.splitlines() if line.endswith("python -m pytest")
     ]
     assert len(commands) == 1
-    assert commands[0].startswith("python3 -m venv .venv && .venv/bin/pip install '.[ros,test]'")
+    assert commands[0].startswith(
+        "python3 -m venv .venv && .venv/bin/pip install '.[ros,test,train]'"
+    )
     assert "d2-ros demo" in blocks[0]  # the first command a newcomer sees
 
 

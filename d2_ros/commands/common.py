@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
-import yaml
 
-from d2_ros.config import Config, load_params_file, with_values
+from d2_ros.config import Config, check_config, with_values
 from d2_ros.errors import D2RosError
+from d2_ros.parameter_files import NODE, load_params_file, parse_override
 
 Item = TypeVar("Item")
 
@@ -46,20 +46,27 @@ Frames = Annotated[int | None, typer.Option(min=1, help="Frames to use; default:
 
 
 def load_config(params_file: Path | None, overrides: Sequence[str] | None) -> Config:
-    """Defaults, then the parameter file, then ``name:=value`` overrides."""
-    values: dict[str, Any] = load_params_file(params_file) if params_file else {}
-    return with_values(Config(), values | read_overrides(overrides))
+    """Defaults, then the parameter file, then ``name:=value`` overrides: as the node has it.
+
+    Raises
+    ------
+    D2RosError
+        For what the node would refuse.
+    """
+    values: dict[str, Any] = {}
+    if params_file:
+        found = load_params_file(params_file)
+        values = found or {}
+        if found is None:
+            typer.echo(f"{params_file} has no section for {NODE} and changes nothing", err=True)
+    config = with_values(Config(), values | read_overrides(overrides))
+    check_config(config)
+    return config
 
 
 def read_overrides(overrides: Sequence[str] | None) -> dict[str, Any]:
-    """``name:=value`` texts, the values in YAML, as a dictionary."""
-    values: dict[str, Any] = {}
-    for text in overrides or []:
-        name, assign, value = text.partition(":=")
-        if not assign:
-            raise D2RosError(f"-p {text} is not of the form name:=value")
-        values[name] = yaml.safe_load(value)
-    return values
+    """``name:=value`` texts as a dictionary, the values typed as ROS does it."""
+    return dict(parse_override(text) for text in overrides or [])
 
 
 def progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:

@@ -138,6 +138,8 @@ def _gap(name: str, reason: str) -> Finding:
 def remedy(name: str) -> str:
     """What to do about a library that is absent or unusable."""
     distro = os.environ.get("ROS_DISTRO")
+    if name == "ros_logs":
+        return "set ROS_LOG_DIR to a folder that can be written to; no node starts without"
     if name == "weights":
         return "install d2_ros again, and whatever is missing above"
     if name in ("gtsam", "cv_bridge", "torch") and (clash := numpy_clash(name)):

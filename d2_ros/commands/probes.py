@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -111,14 +112,29 @@ def gtsam() -> tuple[str, str]:
 
 
 def rclpy() -> tuple[str, str]:
-    """The middleware in use, and a node created."""
+    """The middleware in use, and a node created; where its logs go is another probe's affair."""
     rclpy = importlib.import_module("rclpy")
-    rclpy.init()
-    try:
-        rclpy.create_node("d2_ros_doctor").destroy_node()
-    finally:
-        rclpy.shutdown()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["ROS_LOG_DIR"] = folder
+        rclpy.init()
+        try:
+            rclpy.create_node("d2_ros_doctor").destroy_node()
+        finally:
+            rclpy.shutdown()
     return f"{rclpy.get_rmw_implementation_identifier()}, creates a node", ""
+
+
+def ros_logs() -> tuple[str, str]:
+    """The folder that ROS writes its logs to; without it no node starts (rcl_logging_interface)."""
+    home = os.environ.get("ROS_HOME") or str(Path(os.environ.get("HOME", "")) / ".ros")
+    folder = Path(os.environ.get("ROS_LOG_DIR") or Path(home) / "log")
+    if folder.parts[:1] == ("~",):
+        folder = Path(os.environ.get("HOME", ""), *folder.parts[1:])
+    if not folder.is_absolute() and not os.environ.get("HOME"):
+        raise RuntimeError("there is no home, so no folder for ROS's logs")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return str(folder), ""
 
 
 def cv_bridge() -> tuple[str, str]:
@@ -176,6 +192,7 @@ PROBES: dict[str, Callable[[], tuple[str, str]]] = {
     "rosbags": library("rosbags", "rosbags", "0.11"),
     "mcap": library("mcap", "mcap", "1.0"),
     "rclpy": rclpy,
+    "ros_logs": ros_logs,
     "messages": messages,
     "cv_bridge": cv_bridge,
     "weights": weights,

@@ -62,7 +62,7 @@ def write_page(
 </html>
 """
     try:
-        (folder / "report.html").write_text(page, encoding="utf-8")
+        (folder / "report.html").write_text(page, "utf-8", "xmlcharrefreplace")
         for name, image in plots.items():
             (folder / f"{name.lower().replace(' ', '_')}.png").write_bytes(image)
     except OSError as error:

@@ -25,6 +25,7 @@ from torch import Tensor
 from d2_ros.errors import D2RosError
 from d2_ros.features.backbones import recognise, weight_shapes
 from d2_ros.features.network import LAYERS
+from d2_ros.user_folders import user_folder
 
 SHIPPED = {
     "off_the_shelf": (
@@ -51,16 +52,17 @@ class WeightsFile:
         return hashlib.sha256(_read(self.path)).hexdigest()
 
 
-def user_folder() -> Path:
-    """Where imported weights are kept: ``$XDG_DATA_HOME/d2_ros/weights``."""
-    home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(home) / "d2_ros" / "weights"
+def weights_folder() -> Path | None:
+    """Where imported weights are kept, ``$XDG_DATA_HOME/d2_ros/weights``; None without a home."""
+    folder = user_folder("XDG_DATA_HOME", ".local/share")
+    return folder / "weights" if folder else None
 
 
 def known_weights() -> list[WeightsFile]:
     """All weights that can be loaded by name, shipped ones first."""
     files = [WeightsFile(name, *entry) for name, entry in SHIPPED.items()]
-    for path in sorted(user_folder().glob("*.safetensors")):
+    folder = weights_folder()
+    for path in sorted(folder.glob("*.safetensors")) if folder else ():
         note = _sum_path(path)
         text = note.read_text(encoding="utf-8", errors="replace").split() if note.is_file() else []
         files.append(WeightsFile(path.stem, path, text[0] if text else ""))
@@ -105,7 +107,10 @@ def load_weights(name: str) -> dict[str, Tensor]:
     D2RosError
         If there is no such thing, or it is damaged or not what it should be.
     """
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # no such user, or no home
+        path = Path(name)
     if name not in {file.name for file in known_weights()} and path.is_file():
         return read_checkpoint(path)
     return _load_named(find_weights(name))
@@ -138,7 +143,10 @@ def import_weights(source: Path, name: str) -> WeightsFile:
         )
     notes = {**read_notes(source), "source": source.name}
     data = pack_weights(read_checkpoint(source), notes, str(source))
-    path = user_folder() / f"{name}.safetensors"
+    folder = weights_folder()
+    if folder is None:
+        raise D2RosError("there is no home to keep weights in; set HOME or XDG_DATA_HOME")
+    path = folder / f"{name}.safetensors"
     checksum = hashlib.sha256(data).hexdigest()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -20,6 +21,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from d2_ros.errors import D2RosError
+from d2_ros.node import why_not
 from d2_ros.node.calibration import Calibration
 from d2_ros.node.device import SharedDevice, give_memory_back
 from d2_ros.node.diagnostics import camera_status, make_array, node_status
@@ -228,8 +230,10 @@ def main(args: list[str] | None = None) -> int:
         rclpy.init(args=args)
         node = FrontEndNode()
         executor = make_executor(node.config)
-    except (D2RosError, RuntimeError) as error:  # rclpy raises RuntimeError for bad arguments
-        print(f"d2_frontend: {error}", file=sys.stderr)
+    # rclpy raises RuntimeError for bad arguments, another for its own parameters, and one for what
+    # is no text.
+    except (D2RosError, ParameterException, RuntimeError, UnicodeError) as error:
+        print(f"d2_frontend: {' '.join(why_not(error).split())}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
     executor.add_node(node)
@@ -237,6 +241,9 @@ def main(args: list[str] | None = None) -> int:
         spin(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:
+        if rclpy.ok():
+            raise  # else a signal came while a callback was publishing
     finally:
         # A terminal and ros2 launch both pass Ctrl-C on; the second one must not break this off.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

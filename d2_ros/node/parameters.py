@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,10 +9,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from d2_ros.config import Config, Parameter, parameters, with_values
-from d2_ros.errors import D2RosError
-
-_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
+from d2_ros.config import Config, Parameter, check_config, parameters, with_values
 
 
 def describe(parameter: Parameter) -> ParameterDescriptor:
@@ -46,8 +42,7 @@ def declare(node: Node) -> Config:
         alone would ignore unknown names and refuse an integer where a float is expected.
     """
     config = with_values(Config(), _overrides(node))
-    check_cameras(config.cameras)
-    check_stereo(config)
+    check_config(config)
     for parameter in parameters(config):
         value: Any = parameter.default
         if isinstance(value, tuple):
@@ -65,52 +60,6 @@ def _overrides(node: Node) -> dict[str, Any]:
         for name, parameter in given.items()
         if not node.has_parameter(name) and not name.startswith("qos_overrides.")
     }
-
-
-def check_cameras(names: Iterable[str]) -> None:
-    """Refuse camera names that cannot be part of a topic name.
-
-    Raises
-    ------
-    D2RosError
-        If there is none, one twice, or one that is no topic name.
-    """
-    names = list(names)
-    if not names or len(set(names)) != len(names):
-        raise D2RosError(f"parameter cameras is {names}; it must name each camera once")
-    for name in names:
-        if not _CAMERA_NAME.fullmatch(name):
-            raise D2RosError(
-                f"parameter cameras holds {name!r}; a camera's name must be a topic name, "
-                "such as camera or stereo/left"
-            )
-
-
-def check_stereo(config: Config) -> None:
-    """Refuse a stereo pair that cannot be one.
-
-    Raises
-    ------
-    D2RosError
-        If there are not two cameras, or they are not synchronised, or nobody asked for the topic
-        that their matches go out on.
-    """
-    if not config.input.stereo:
-        return
-    wrong = "parameter input.stereo is true, but"
-    if len(config.cameras) < 2:
-        names = list(config.cameras)
-        raise D2RosError(f"{wrong} cameras is {names}; name the left camera, then the right one")
-    if config.input.sync_tolerance == 0:
-        raise D2RosError(
-            f"{wrong} input.sync_tolerance is 0; set it to how far apart, in seconds, the stamps "
-            "of a pair may be"
-        )
-    if config.output.vins_format == "none":
-        raise D2RosError(
-            f"{wrong} output.vins_format is none, and a pair's matches go out on feature_tracks; "
-            "set it to fusion or mono"
-        )
 
 
 def updated(config: Config, changes: Iterable[RosParameter]) -> Config:

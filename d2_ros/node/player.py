@@ -9,12 +9,15 @@ from contextlib import contextmanager
 import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
+from d2_ros.errors import D2RosError
+from d2_ros.node import start_ros
 from d2_ros.node.messages import make_camera_info, make_header, make_image
 from d2_ros.records import split_stamp
 from d2_ros.sources import Frame
@@ -74,15 +77,35 @@ class Player(Node):
 
 @contextmanager
 def open_player(camera: str) -> Iterator[Player]:
-    """Give a player in a process that has no ROS yet; both end with the block."""
+    """Give a player in a process that has no ROS yet; both end with the block.
+
+    Raises
+    ------
+    D2RosError
+        If ROS does not start or `camera` cannot begin a topic's name.
+    """
     # Ctrl-C stays a KeyboardInterrupt, so that playing ends between two messages.
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    player = Player(camera)
+    start_ros(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
-        yield player
+        player = _player(camera)
+        try:
+            yield player
+        finally:
+            player.destroy_node()
     finally:
-        player.destroy_node()
         rclpy.try_shutdown()
+
+
+def _player(camera: str) -> Player:
+    try:
+        return Player(camera)
+    # Whatever rclpy makes of a name: there are four ways in which one can be wrong.
+    except (NameValidationException, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise D2RosError(
+            f"--camera is {camera!r}; it must be the beginning of a topic's name, such as camera "
+            f"or /robot/left ({reason})"
+        ) from None
 
 
 class Pace:

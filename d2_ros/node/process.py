@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -11,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import yaml
 
 from d2_ros.errors import D2RosError
 
@@ -45,7 +44,8 @@ class NodeProcess:
     def __init__(self, parameters: Mapping[str, Any], folder: Path) -> None:
         params_file = folder / "params.yaml"
         tree = {"/**": {"ros__parameters": dict(parameters)}}
-        params_file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        # JSON is YAML in which every text is quoted, so that none is taken for a number.
+        params_file.write_text(json.dumps(tree, ensure_ascii=False), encoding="utf-8")
         self._log = folder / "node.log"
         self._command = [sys.executable, "-m", "d2_ros.node.frontend_node"]
         self._command += ["--ros-args", "--params-file", str(params_file)]

@@ -11,6 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
 from d2_ros.config import OutputConfig
+from d2_ros.node import start_ros
 from d2_ros.node.outputs import Outputs
 from d2_ros.node.process import isolate
 from d2_ros.records import FrameResult, split_stamp
@@ -32,7 +33,7 @@ class Publishing:
     def __enter__(self) -> Publishing:
         isolate()
         self._context = Context()
-        rclpy.init(context=self._context)
+        start_ros(args=[], context=self._context)
         self._node = LifecycleNode("d2_benchmark", context=self._context)
         self._outputs = Outputs(self._node, "camera", self._config)
         self._node.trigger_configure()

@@ -16,6 +16,7 @@ from sensor_msgs.msg import CompressedImage, PointCloud, PointCloud2
 
 from d2_ros.config import OutputConfig
 from d2_ros.errors import D2RosError
+from d2_ros.node import start_ros
 from d2_ros.node.player import Player
 from d2_ros.node.process import NodeProcess
 from d2_ros.node.recorder import Recorder
@@ -129,7 +130,7 @@ def open_session(
 ) -> Iterator[Session]:
     """Join the ROS graph, record `topics` to `writer`, leave when done."""
     # Ctrl-C stays a KeyboardInterrupt of the main thread, so that everything is put away.
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    start_ros(args=[], signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     nodes: list[Any] = []
     try:

@@ -15,6 +15,9 @@ from d2_ros.errors import D2RosError
 MAKER = "d2_ros"
 """Whom the head of a bag written here names as its maker."""
 
+END_OF_TIME = 2**31 * 10**9
+"""What ROS cannot say any more, ns: ``builtin_interfaces/Time`` counts seconds in an int32."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -23,7 +26,7 @@ class Frame:
     Attributes
     ----------
     stamp
-        Integer nanoseconds.
+        Integer nanoseconds, from 0 to below :data:`END_OF_TIME`.
     image
         ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16.
     camera
@@ -42,6 +45,11 @@ class Frame:
     recorded: int | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.stamp < END_OF_TIME:
+            raise D2RosError(
+                f"an image is stamped {self.stamp} ns; ROS can say 0 to {END_OF_TIME - 1}, that "
+                "is to the year 2038"
+            )
         height, width = self.image.shape[:2]
         camera = self.camera and self.camera.at_size(width, height)
         object.__setattr__(self, "camera", camera)

@@ -13,6 +13,7 @@ from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError
 from d2_ros.sources.base import Frame, UnusableFrame
 from d2_ros.sources.images import read_image
+from d2_ros.sources.trajectories import check_rigid
 
 SUFFIXES = {
     ".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
@@ -55,6 +56,8 @@ class ImageFiles:
         if len(set(counts.values())) > 1 or not self.files:
             found = ", ".join(f"{count} {thing}" for thing, count in counts.items())
             raise D2RosError(f"{self.name} has {found}; it must have as many of each, at least one")
+        if self.ground_truth is not None:
+            check_rigid(self.ground_truth, self.name)
         order = np.argsort(self.stamps, kind="stable")
         object.__setattr__(self, "stamps", np.asarray(self.stamps, np.int64)[order])
         object.__setattr__(self, "files", tuple(self.files[index] for index in order))

@@ -13,6 +13,9 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from d2_ros.errors import D2RosError
 
+RIGID = 0.01
+"""Most by which a matrix of a pose times its transpose may differ from 1: files round."""
+
 
 def read_table(path: Path, separator: str | None = None) -> list[list[str]]:
     """Read the rows of a text table; None separates at white space.
@@ -89,6 +92,31 @@ def pose_matrices(positions: ArrayLike, quaternions: ArrayLike) -> NDArray[np.fl
     except ValueError as error:
         raise D2RosError(f"ground truth holds an unusable quaternion: {error}") from None
     return poses
+
+
+def check_rigid(poses: NDArray[np.float64], name: str) -> None:
+    """Refuse poses that are no rotation and translation.
+
+    Parameters
+    ----------
+    poses
+        ``(N, 4, 4)``; those that are not finite are unknown and not looked at.
+    name
+        Of their source.
+
+    Raises
+    ------
+    D2RosError
+        If one is not.
+    """
+    rotations = poses[np.isfinite(poses).all(axis=(1, 2)), :3, :3]
+    with np.errstate(over="ignore", invalid="ignore"):
+        off = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+    if not (off < RIGID).all() or not (np.linalg.det(rotations) > 0).all():
+        raise D2RosError(
+            f"{name} has a ground-truth pose that is no rotation and translation; check the "
+            "numbers of its file, and those of the camera's place on the body"
+        )
 
 
 def interpolate(

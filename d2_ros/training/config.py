@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from d2_ros.config import dotted, param, with_values
+from d2_ros.config import param, with_values
 from d2_ros.config_text import yaml_lines
 from d2_ros.errors import D2RosError
 from d2_ros.features.backbones import BACKBONES
+from d2_ros.parameter_files import dotted, read_group
 
 STRIDES = (4, 8)
 
@@ -169,12 +168,10 @@ def load_training_config(path: Path, overrides: Mapping[str, Any] | None = None)
         If the file cannot be read, or for an unknown name or a value that is not possible.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = dict(dotted(read_group(path)))
+    except D2RosError as error:
         raise D2RosError(f"training file {path} cannot be read: {error}") from None
-    if not isinstance(tree, dict):
-        raise D2RosError(f"training file {path} holds no settings; see docs/training.md")
-    values = {**dict(dotted(tree)), **(overrides or {})}
+    values |= overrides or {}
     config = with_values(TrainingConfig(), values, "`d2-ros train --settings` lists")
     if not config.data.sources:
         raise D2RosError(

@@ -1,16 +1,20 @@
 """The command line: bad input is one sentence and exit code 2; help is quick; parameters agree."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from d2_ros import __version__, cli
 from d2_ros.commands.common import load_config, make_folder, write_json
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
+from d2_ros.features.weights import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -164,3 +168,96 @@ def test_folders_are_made_and_an_unwritable_one_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(D2RosError, match=r"cannot write to folder .*file"):
         make_folder(tmp_path / "file" / "sub")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("cameras:=[left, right", "cannot be read: did not find expected ',' or ']'"),
+        ("weights:=@x", "character that cannot start any token"),
+        ("weights:=", "neither a value nor a list of values"),
+        ("weights:=~nobody/x", "no weights named '~nobody/x'"),
+        ("other:window.size:=3", "for a node other"),
+    ],
+)
+def test_values_that_are_none_are_a_sentence(call, tmp_path, override, words):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((24, 32), np.uint8))
+    outcome = call("replay", tmp_path, "--out", tmp_path / "o.mcap", "-p", override)
+    refused(outcome, words)
+
+
+def test_a_file_for_other_nodes_changes_nothing_and_says_so(tmp_path, capsys):
+    path = tmp_path / "p.yaml"
+    path.write_text("camera:\n  ros__parameters: {fps: 30}\n")
+    assert load_config(path, None) == Config()
+    assert f"{path} has no section for d2_frontend" in capsys.readouterr().err
+
+
+def test_places_that_the_system_refuses_are_a_sentence(call, tmp_path):
+    refused(call("replay", "x" * 5000, "--out", tmp_path / "o.mcap"), "File name too long")
+
+
+def test_names_that_are_no_text_are_printed_all_the_same(call, tmp_path, monkeypatch):
+    path = os.fsdecode(bytes(tmp_path) + b"/\xff.yaml")
+    Path(path).write_text("/**: {ros__parameters: {window.sise: 3}}\n")
+    refused(call("replay", tmp_path, "--out", "o.mcap", "--params-file", path), "window.sise")
+    figures = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.json"))
+    assert call("weights", "list", "--json", figures)[0] == 0
+    assert "off_the_shelf.state" in json.loads(figures.read_text())
+
+
+NO_HOME = """
+import os, pwd
+def unknown(*arguments):
+    raise KeyError("uid not found")
+pwd.getpwuid = pwd.getpwnam = unknown
+for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+from d2_ros.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["weights", "list"], 0, ["off_the_shelf  verified"]),
+        (["weights", "import", "SHIPPED", "--name", "x"], 2, ["set HOME or XDG_DATA_HOME"]),
+        (["convert", "synthetic:size=160x120,frames=2", "OUT"], 2, ["HOME or XDG_CACHE_HOME"]),
+        (["play", "IMAGES"], 2, ["ROS does not start", "set ROS_LOG_DIR"]),
+    ],
+)  # fmt: skip
+def test_without_a_home_commands_work_or_say_what_to_set(tmp_path, arguments, code, words):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((24, 32), np.uint8))
+    places = {
+        "SHIPPED": SHIPPED["off_the_shelf"][0],
+        "OUT": tmp_path / "o.mcap",
+        "IMAGES": tmp_path,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", NO_HOME, *(str(places.get(word, word)) for word in arguments)],
+        cwd=ROOT, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(word in done.stdout + done.stderr for word in words)
+
+
+@pytest.mark.parametrize("verb", ["play", "node"])
+def test_logs_that_cannot_be_written_are_a_sentence_with_the_remedy(tmp_path, verb):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((24, 32), np.uint8))
+    codes = {
+        "play": "from d2_ros.cli import main; main()",
+        "node": "import sys; from d2_ros.node.frontend_node import main; sys.exit(main())",
+    }
+    arguments = ["play", str(tmp_path)] if verb == "play" else []
+    done = subprocess.run(
+        [sys.executable, "-c", codes[verb], *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=100,
+        env=os.environ | {"ROS_LOG_DIR": "/dev/null/logs"},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "/dev/null/logs" in last
+    assert last.endswith("set ROS_LOG_DIR to a folder that can be written to")

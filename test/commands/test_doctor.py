@@ -181,3 +181,28 @@ def test_versions_are_compared_by_number(version, good):
     else:
         with pytest.raises(RuntimeError, match=r"at least 4\.5 and below 5"):
             probes._version(module, "none", "4.5", "5")
+
+
+def test_logs_that_cannot_be_written_are_told_from_rclpy(monkeypatch):
+    monkeypatch.setenv("ROS_LOG_DIR", "/dev/null/logs")
+    logs, ros = doctor.probe("ros_logs"), doctor.probe("rclpy")
+    assert (logs.state, ros.state) == ("missing", "ok")
+    assert "Not a directory: '/dev/null/logs'" in logs.found
+    assert "set ROS_LOG_DIR" in logs.remedy
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"HOME": "{}"}, "{}/.ros/log"),
+        ({"HOME": "{}", "ROS_HOME": "{}/ros"}, "{}/ros/log"),
+        ({"HOME": "{}", "ROS_LOG_DIR": "~/logs"}, "{}/logs"),
+        ({"ROS_LOG_DIR": "{}/logs"}, "{}/logs"),
+    ],
+)
+def test_the_folder_of_the_logs_is_the_one_that_ros_takes(monkeypatch, tmp_path, variables, folder):
+    for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(tmp_path))
+    assert probes.ros_logs() == (folder.format(tmp_path), "")

@@ -177,3 +177,12 @@ def test_a_source_that_is_not_there_is_refused(d2_ros: Any) -> None:
     outcome = d2_ros("play", "/nowhere")
     assert outcome.code == 2
     assert "/nowhere does not exist" in outcome.err
+
+
+@pytest.mark.parametrize("camera", ["0cam", "a b", "a//b", "é", "{x}", "a" * 300, "\udcff"])
+def test_a_camera_that_cannot_name_topics_is_refused(camera: str, bag: Path, d2_ros: Any) -> None:
+    outcome = d2_ros("play", bag, "--camera", camera)
+    assert outcome.code == 2
+    assert "--camera is" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not rclpy.ok()

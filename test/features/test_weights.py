@@ -24,8 +24,8 @@ from d2_ros.features.weights import (
     known_weights,
     load_weights,
     read_checkpoint,
-    user_folder,
     verify_weights,
+    weights_folder,
 )
 
 INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)
@@ -176,14 +176,14 @@ def test_missing_weights_name_the_known_ones():
     with pytest.raises(D2RosError, match=r"'nowhere\.pth'.*off_the_shelf.*import"):
         load_weights("nowhere.pth")
     with pytest.raises(D2RosError, match="cannot be read: No such file"):
-        read_checkpoint(user_folder() / "nothing.pth")
+        read_checkpoint(weights_folder() / "nothing.pth")
 
 
 def test_an_imported_checkpoint_loads_by_name_in_half_precision(tmp_path, official, shipped):
     path = tmp_path / "d2_tf.pth"
     torch.save(official, path)
     file = import_weights(path, "tuned")
-    assert file.path == user_folder() / "tuned.safetensors"
+    assert file.path == weights_folder() / "tuned.safetensors"
     assert file.actual_sha256() == file.sha256
     assert [known.name for known in known_weights()] == ["off_the_shelf", "tuned"]
     assert find_weights("tuned") == file

@@ -11,9 +11,9 @@ import pytest
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from d2_ros.config import Config, parameters, with_values
+from d2_ros.config import Config, check_config, parameters, with_values
 from d2_ros.errors import D2RosError
-from d2_ros.node.parameters import check_cameras, declare, updated
+from d2_ros.node.parameters import declare, updated
 from d2_ros.node.rig import stereo_pair
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,8 +128,8 @@ def test_the_shipped_stereo_file_is_a_stereo_pair(make_bare: Any) -> None:
 @pytest.mark.parametrize("name", ["", "1st", "left camera", "/camera", "camera/", "a//b", "ü"])
 def test_camera_names_must_be_topic_names(name: str) -> None:
     with pytest.raises(D2RosError, match="topic name"):
-        check_cameras([name])
-    check_cameras(["stereo/left_2"])
+        check_config(Config(cameras=(name,)))
+    check_config(Config(cameras=("stereo/left_2",)))
 
 
 def test_updates_are_checked_and_foreign_parameters_passed_over() -> None:

@@ -296,3 +296,20 @@ def test_real_recordings(real_data, name, frames, size, step):
     poses = source.poses()
     assert np.isfinite(poses).all()
     assert np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1).max() < step
+
+
+@pytest.mark.parametrize("second", ["-0.5", "2147483648", "9e9"])
+def test_stamps_that_ros_cannot_say_are_refused(tum, second):
+    index = tum / "rgb.txt"
+    rows = [line for line in index.read_text().splitlines() if not line.startswith("#")]
+    index.write_text(f"{second} {rows[0].split()[1]}\n")
+    with pytest.raises(D2RosError, match="ROS can say 0 to"):
+        list(open_source(tum))
+
+
+@pytest.mark.parametrize("row", ["1 0 0 0 0 1 0 0 0 0 -1 0", "1 0 0 0 0 2 0 0 0 0 1 0"])
+def test_poses_that_are_no_motion_are_refused(kitti, row):
+    poses = kitti / "poses.txt"
+    poses.write_text("\n".join([row] * len(poses.read_text().splitlines())))
+    with pytest.raises(D2RosError, match="no rotation and translation"):
+        open_source(kitti)

@@ -37,13 +37,19 @@ def test_file_and_overrides_replace_defaults(tmp_path):
         ("network: {backbone: resnet}", "network.backbone is 'resnet'; it must be one of vgg16"),
         ("optimiser: {learning_rate: .nan}", "learning_rate is nan"),
         ("seed: 1", "data.sources is empty"),
-        ("just text", "holds no settings"),
+        ("just text", "is not made of names"),
+        ("data: {crop: &c 3, points: *c}", "alias of an anchor stands in line 1"),
         ("a: [", "cannot be read"),
     ],
 )
 def test_what_is_not_possible_is_named(tmp_path, text, words):
     with pytest.raises(D2RosError, match=words):
         load(tmp_path, text)
+
+
+def test_numbers_are_those_of_parameter_files(tmp_path):
+    config = load(tmp_path, "data: {sources: [synthetic]}\noptimiser: {learning_rate: 1e-4}\n")
+    assert config.optimiser.learning_rate == 1e-4
 
 
 def test_a_missing_file_is_named(tmp_path):

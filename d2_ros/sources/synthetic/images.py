@@ -18,6 +18,7 @@ from rich.progress import track
 from d2_ros.errors import D2RosError
 from d2_ros.sources.synthetic.options import SyntheticOptions
 from d2_ros.sources.synthetic.room import room
+from d2_ros.user_folders import user_folder
 
 VERSION = 2
 """Part of the name of cached files: raise it with every change of what the images show."""
@@ -80,8 +81,12 @@ def _render(options: SyntheticOptions) -> Iterator[NDArray[np.uint8]]:
 
 
 def _cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "d2_ros"
+    folder = user_folder("XDG_CACHE_HOME", ".cache")
+    if folder is None:
+        raise D2RosError(
+            "there is no home to keep the rendered sequence in; set HOME or XDG_CACHE_HOME"
+        )
+    return folder
 
 
 def _write(
