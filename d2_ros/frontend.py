@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from d2_ros.matching.alignment import predicted_sigma
 from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.neighbours import Matches, match
 from d2_ros.matching.patches import cut
-from d2_ros.matching.pyramid import Pyramid, build_pyramid, grey
+from d2_ros.matching.pyramid import build_pyramid, grey
 from d2_ros.matching.verification import ROUNDS, Verdict, verify
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult
@@ -30,6 +30,7 @@ from d2_ros.refinement.doubt import with_doubt
 from d2_ros.refinement.frame import refined_keyframe
 from d2_ros.refinement.window import refine_window
 from d2_ros.timing import Stopwatch
+from d2_ros.tracks.following import FEWEST_FOLLOWED, Last, Scene, Seen, flow_pyramid, follow
 from d2_ros.tracks.graph import no_edges
 from d2_ros.tracks.guided import find_lost
 from d2_ros.tracks.links import (
@@ -39,11 +40,53 @@ from d2_ros.tracks.links import (
     rows_to_keep,
     without_outliers,
 )
-from d2_ros.tracks.measurement import measure_links, measure_remaining
+from d2_ros.tracks.measurement import Measured, measure_links, measure_remaining
 from d2_ros.tracks.window import Keyframe, is_keyframe
 
 _FINAL_ROUNDS = 500  # once places are exact, few rounds find what motion there is to find
 _NONE: NDArray[np.int64] = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A frame whose keypoints have been measured, refined and verified.
+
+    Attributes
+    ----------
+    frame, scores
+        What is published of it.
+    matches, inlier
+        Its links with the window's keyframes, and which of them geometry confirms.
+    whole, tracked, measured
+        The frame with all its rows, the links of one track each among these, and what has been
+        measured of them (None without refinement): a keyframe's edges are made of that.
+    followed
+        Whether the network has not seen it.
+    """
+
+    frame: Keyframe
+    scores: NDArray[np.float32]
+    matches: Matches
+    inlier: NDArray[np.bool_]
+    whole: Keyframe
+    tracked: Matches
+    measured: Measured | None
+    followed: bool
+
+
+def may_follow(config: Config) -> bool:
+    """Whether frames may do without the network.
+
+    Not where something is wanted that only the network gives: descriptors, also those by which
+    the two cameras of a stereo pair are matched, or early maps.
+    """
+    return (
+        config.features.extract == "keyframes"
+        and config.refinement.enabled
+        and config.output.descriptors == "none"
+        and not config.input.stereo
+        and config.alignment.mode != "features"
+    )
 
 
 class FrontEnd:
@@ -71,6 +114,8 @@ class FrontEnd:
         self._lengths: dict[int, int] = {}  # frames in which each live track was observed
         # Tracks of the last two frames: one too uncertain in a frame may be sure in the next.
         self._observed: deque[NDArray[np.int64]] = deque(maxlen=2)
+        self._last: Last | None = None
+        self._extracted = 0  # stamp of the last frame that the network has seen, ns
         self._next_track = 1
 
     @property
@@ -88,6 +133,7 @@ class FrontEnd:
         self._window = []
         self._lengths = {}
         self._observed.clear()
+        self._last = None
 
     @torch.inference_mode()
     def process(
@@ -116,32 +162,70 @@ class FrontEnd:
             For an image or calibration that cannot be used; the window is unharmed.
         """
         _check(image, stamp, camera, self._window)
-        config, window, watch = self.config, self._window, self.stopwatch()
-        self.extractor.config = config
-        features = features_of(self.extractor, image, share, watch)
-        pyramid = build_pyramid(grey(image), config.alignment.levels, self.device)
+        self.extractor.config, watch = self.config, self.stopwatch()
+        plane = grey(image)
+        pyramid = build_pyramid(plane, self.config.alignment.levels, self.device)
+        scene = Scene(stamp, camera, pyramid, self._early(image), flow_pyramid(plane))
         watch.lap("pyramid")
+        placed = self._follow(scene, watch)
+        if placed is None:
+            features = features_of(self.extractor, image, share, watch)
+            placed = self._place(self._associate(features, scene, watch), watch)
+            self._extracted = stamp
+        return self._commit(placed, scene, watch)
 
+    def _follow(self, scene: Scene, watch: Stopwatch) -> Placed | None:
+        """Find the last frame's tracks in this one without the network.
+
+        None where the network has to look: it is asked to in every frame, the last time is long
+        ago, too many tracks were lost at once (blur, a jump, another light), or the frame is to
+        be a keyframe.
+        """
+        config, last = self.config, self._last
+        if last is None or not may_follow(config) or last.scene.flow_size != scene.flow_size:
+            return None
+        if scene.stamp - self._extracted > config.window.max_interval * 1e9:
+            return None
+        seen = follow(last, scene, self._window)
+        watch.lap("following")
+        if seen is None:
+            return None
+        placed = self._place(seen, watch)
+        frame = placed.frame
+        if len(frame.tracks) < FEWEST_FOLLOWED * len(last.frame.tracks) or is_keyframe(
+            self._window, scene.stamp, frame.pixels, frame.tracks, scene.camera, config.window
+        ):
+            return None
+        return placed
+
+    def _associate(self, features: Features, scene: Scene, watch: Stopwatch) -> Seen:
+        """Match a frame's features with the window, and look for the tracks that are missing."""
+        config, window = self.config, self._window
         matches = match(features.descriptors, [keyframe.descriptors for keyframe in window])
         watch.lap("matching")
         detected = features.keypoints.astype(np.float64)
         limit = config.matching.max_detected_error
-        inlier = self._verify(matches, detected, camera, limit, ROUNDS).inlier
+        inlier = self._verify(matches, detected, scene.camera, limit, ROUNDS).inlier
         watch.lap("verification")
         tracks = claim_tracks(matches, inlier, window, len(detected))
         pairs = inlier_pairs(matches, inlier, len(window))
         if config.refinement.enabled:  # without it nothing would measure the predicted places
-            size = (image.shape[1], image.shape[0])
             recent = np.concatenate([_NONE, *self._observed, *(k.tracks for k in window[-1:])])
+            size = scene.pyramid[0].size
             features, tracks = find_lost(features, tracks, window, pairs, recent, size)
         links = link_tracks(matches, tracks, features.descriptors, window)
         watch.lap("graph")
+        frame = _unrefined(features, tracks, scene)
+        return Seen(frame, features.scores, links, pairs, len(detected), followed=False)
 
-        frame = _unrefined(features, tracks, camera, pyramid, stamp)
-        frame = replace(frame, early=self._early(image))
+    def _place(self, seen: Seen, watch: Stopwatch) -> Placed:
+        """Measure, refine and verify what was seen in a frame."""
+        config, frame, links = self.config, seen.frame, seen.links
         tracked, measured = links.matches.select(links.tracked), None
         if config.refinement.enabled:
-            measured = measure_links(tracked, frame, window, pairs, config.alignment)
+            measured = measure_links(
+                tracked, frame, self._window, seen.pairs, config.alignment, seen.followed
+            )
             watch.lap("alignment")
             frame = replace(frame, affine=measured.affine)
             owner = tracked.index[measured.link]
@@ -149,22 +233,31 @@ class FrontEnd:
             links = links.select(links.measured(frame.tracks))
             watch.lap("refinement")
         verdict = self._verify(
-            links.matches, frame.pixels, camera, config.matching.max_error, _FINAL_ROUNDS
+            links.matches, frame.pixels, frame.camera, config.matching.max_error, _FINAL_ROUNDS
         )
         inlier = verdict.inlier
         frame = without_outliers(with_doubt(frame, links, verdict), links, inlier)
-        whole = frame
-        rows = rows_to_keep(frame.tracks, len(detected), config.features.max_keypoints)
+        rows = rows_to_keep(frame.tracks, seen.detections, config.features.max_keypoints)
         links, inlier = links.restrict(rows, frame.tracks, inlier)
-        frame, scores = frame.select(rows), features.scores[rows]
         watch.lap("verification")
+        return Placed(
+            frame.select(rows), seen.scores[rows], links.matches, inlier, frame, tracked, measured,
+            seen.followed,
+        )  # fmt: skip
 
+    def _commit(self, placed: Placed, scene: Scene, watch: Stopwatch) -> FrameResult:
+        """Take a frame into the state, as a keyframe if it is to be one, and say what it shows."""
+        config, window, frame = self.config, self._window, placed.frame
         refined = np.any(frame.pixels != frame.detected, axis=1)
         solved, shown = None, window
-        if is_keyframe(window, stamp, frame.pixels, frame.tracks, camera, config.window):
+        if not placed.followed and is_keyframe(
+            window, scene.stamp, frame.pixels, frame.tracks, scene.camera, config.window
+        ):
             frame = self._start_tracks(frame)
-            if measured is not None:
-                edges = measure_remaining(tracked, whole, window, measured, config.alignment).edges
+            if placed.measured is not None:
+                edges = measure_remaining(
+                    placed.tracked, placed.whole, window, placed.measured, config.alignment
+                ).edges
                 frame = replace(frame, edges=edges.select(np.isin(edges.track, frame.tracks)))
             window = [*window, frame][-config.window.size :]
             if config.refinement.enabled:
@@ -173,18 +266,22 @@ class FrontEnd:
             frame, solved = window[-1], track_rows(window)
             moved = {keyframe.stamp: keyframe for keyframe in window}
             shown = [moved.get(keyframe.stamp, keyframe) for keyframe in shown]
-        self._observed.append(frame.tracks[frame.tracks > 0])
+        tracked = np.flatnonzero(frame.tracks > 0)
+        self._last = Last(frame.select(tracked), scene) if may_follow(config) else None
+        self._observed.append(frame.tracks[tracked])
         self._count(self._observed[-1])
         lengths = np.array([self._lengths.get(track, 0) for track in frame.tracks.tolist()])
         watch.lap("optimisation")
+        descriptors = frame.descriptors[:0] if placed.followed else frame.descriptors
         return FrameResult(
-            stamp=stamp,
+            stamp=scene.stamp,
             is_keyframe=solved is not None,
-            features=feature_rows(frame, scores, lengths, refined),
-            matches=match_rows(frame, links.matches, inlier, shown),
+            features=feature_rows(frame, placed.scores, lengths, refined),
+            matches=match_rows(frame, placed.matches, placed.inlier, shown),
             tracks=solved,
-            descriptors=frame.descriptors.float().cpu().numpy(),
+            descriptors=descriptors.float().cpu().numpy(),
             timings_ms=watch.laps_ms,
+            followed=placed.followed,
         )
 
     def _early(self, image: NDArray[Any]) -> LazyPyramid | None:
@@ -275,18 +372,12 @@ def _check(
         )
 
 
-def _unrefined(
-    features: Features,
-    tracks: NDArray[np.int64],
-    camera: Camera | None,
-    pyramid: Pyramid,
-    stamp: int,
-) -> Keyframe:
+def _unrefined(features: Features, tracks: NDArray[np.int64], scene: Scene) -> Keyframe:
     detected = features.keypoints.astype(np.float64)
     return Keyframe(
-        stamp=stamp,
-        camera=camera,
-        pyramid=pyramid,
+        stamp=scene.stamp,
+        camera=scene.camera,
+        pyramid=scene.pyramid,
         detected=detected,
         pixels=detected,
         covariance=features.covariances.astype(np.float64),
@@ -297,4 +388,5 @@ def _unrefined(
         drift=np.zeros((len(detected), 2, 2)),
         affine=np.tile(np.eye(2), (len(detected), 1, 1)),
         anchors=detected,
+        early=scene.early,
     )

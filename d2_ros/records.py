@@ -118,9 +118,12 @@ class FrameResult:
     tracks
         ``(T,)`` of :data:`TRACKS` on keyframes, None on other frames.
     descriptors
-        ``(N, 512)`` float32, L2-normalised, rows as in ``features``.
+        ``(N, 512)`` float32, L2-normalised, rows as in ``features``; ``(0, 512)`` on a followed
+        frame.
     timings_ms
         Milliseconds spent per stage.
+    followed
+        Whether the tracks were followed and the network has not seen the frame.
     """
 
     stamp: int
@@ -130,11 +133,12 @@ class FrameResult:
     tracks: NDArray[np.void] | None
     descriptors: NDArray[np.float32]
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    followed: bool = False
 
     def __post_init__(self) -> None:
         if self.features.dtype != FEATURES or self.matches.dtype != MATCHES:
             raise ValueError("features and matches must have the dtypes of d2_ros.records")
         if self.tracks is not None and self.tracks.dtype != TRACKS:
             raise ValueError("tracks must have the dtype records.TRACKS")
-        if len(self.descriptors) != len(self.features):
+        if len(self.descriptors) != (0 if self.followed else len(self.features)):
             raise ValueError("descriptors and features must have the same number of rows")

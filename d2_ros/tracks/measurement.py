@@ -62,6 +62,7 @@ def measure_links(
     window: Sequence[Keyframe],
     pairs: Sequence[Pairs],
     config: AlignmentConfig,
+    followed: bool = False,
 ) -> Measured:
     """Align a frame's keypoints with the newest and the oldest keyframe of their tracks.
 
@@ -78,6 +79,10 @@ def measure_links(
         With its keypoints where they were detected.
     window, pairs
         Keyframes, and the frame's verified matches with each.
+    followed
+        Keypoints lie within a pixel or two of their places, and `frame.affine` is that of the
+        frame before: one start and full resolution will do, and grey values agree or the
+        network has to look.
     """
     count = len(frame.detected)
     place, affine = np.full((count, 2), np.nan), np.tile(np.eye(2), (count, 1, 1))
@@ -89,15 +94,18 @@ def measure_links(
     newest, oldest = _newest_and_oldest(links.index)
     # That links which have failed once fail again says nothing of the pair's grey values.
     retry = replace(config, mode="grey") if config.mode == "auto" else config
-    for first, settings in ((newest, config), (oldest, retry)):
+    for first, settings in ((newest, retry if followed else config), (oldest, retry)):
         rows = first[np.isnan(place[links.index[first], 0]) & ~tried[first]]
         if len(rows) == 0:
             break
-        guess = _guess(links, ends, rows, frame, window, pairs)
-        detected = Warps(frame.detected[links.index[rows]], guess.affine)
-        found, good, early = _align(
-            links, ends, rows, frame, [detected, guess], settings.levels, settings
-        )
+        if followed:
+            known = Measured(frame.detected, frame.affine, tried, np.empty(0, np.int64), no_edges())
+            starts, levels = [_start(known, ends, rows, links.index[rows])], 1
+        else:
+            guess = _guess(links, ends, rows, frame, window, pairs)
+            starts = [Warps(frame.detected[links.index[rows]], guess.affine), guess]
+            levels = settings.levels
+        found, good, early = _align(links, ends, rows, frame, starts, levels, settings)
         tried[rows] = True
         results.append((rows[good], found.select(good), early[good]))
         owner, warps = links.index[rows[good]], found.warps.select(good)
@@ -148,10 +156,7 @@ def _measure(
     tried = known.tried.copy()
     tried[rows] = True
     if len(rows):
-        owner = links.index[rows]
-        shear = known.affine[owner] @ np.linalg.inv(ends.affine[rows])
-        start = Warps(known.place[owner], shear)
-        start = Warps(_carry(start, ends.anchors[rows] - ends.pixels[rows]), shear)
+        start = _start(known, ends, rows, links.index[rows])
         found, good, early = _align(links, ends, rows, frame, [start], 1, config)
         results = [*results, (rows[good], found.select(good), early[good])]
     if not results:
@@ -180,6 +185,13 @@ def _measure(
         covariance=found.covariance[kept] + _turned(ends.drift[rows], warps.affine),
     )
     return Measured(known.place, known.affine, tried, rows, edges)
+
+
+def _start(known: Measured, ends: Ends, rows: Rows, owner: Rows) -> Warps:
+    """Where links `rows` must lie, by what is known of their keypoints."""
+    shear = known.affine[owner] @ np.linalg.inv(ends.affine[rows])
+    start = Warps(known.place[owner], shear)
+    return Warps(_carry(start, ends.anchors[rows] - ends.pixels[rows]), shear)
 
 
 def _align(
