@@ -101,3 +101,10 @@ def test_tables(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(D2RosError, match=r"table\.txt cannot be read"):
         read_table(path)
+
+
+def test_quaternions_of_any_length_are_normalised():
+    ones = np.array([[1.0, 2.0, -3.0, 0.5]])
+    lengths = np.array([[1.0], [1e-300], [1e300]])
+    poses = pose_matrices(np.zeros((3, 3)), lengths * ones)
+    np.testing.assert_allclose(poses[1:], poses[[0, 0]], atol=1e-12)
