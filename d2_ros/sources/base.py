@@ -44,8 +44,17 @@ class Frame:
             )
 
 
+class UnusableFrame(D2RosError):
+    """One frame cannot be used; the iterator that raised it goes on with the next one."""
+
+
 class Source(Protocol):
-    """Frames of one camera in time order; iterating twice gives the same frames."""
+    """Frames of one camera in time order; iterating twice gives the same frames.
+
+    An iterator raises :class:`UnusableFrame` in place of a frame that cannot be used, and may be
+    asked for the next frame then (so it is no generator). Any other :class:`D2RosError` tells that
+    the source is damaged: it comes after all frames that could be had.
+    """
 
     @property
     def name(self) -> str:
@@ -61,5 +70,8 @@ class Source(Protocol):
         ...
 
     def poses(self) -> NDArray[np.float64] | None:
-        """Ground truth ``T_world_camera``, ``(len, 4, 4)``, NaN where unknown; None without."""
+        """Ground truth ``T_world_camera``, ``(len, 4, 4)``, NaN where unknown; None without.
+
+        The rows are those of the frames in their order, the unusable ones among them.
+        """
         ...
