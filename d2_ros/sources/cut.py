@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.errors import D2RosError
-from d2_ros.sources.base import Frame, Source
+from d2_ros.sources.base import Frame, Source, UnusableFrame
 from d2_ros.sources.files import ImageFiles
 
 
@@ -55,9 +55,11 @@ def cut(source: Source, start: int = 0, frames: int | None = None) -> Source:
             ground_truth=None if poses is None else poses[start:stop],
         )
     # The length may be an estimate (videos): only where it says that all is skipped, look.
-    if start >= len(source) and next(islice(source, start, None), None) is None:
-        raise _nothing_left(source, start)
-    return Stretch(source, start, stop)
+    stretch = Stretch(source, start, stop)
+    if start >= len(source):
+        with suppress(UnusableFrame):
+            next(iter(stretch))
+    return stretch
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +80,45 @@ class Stretch:
         return len(range(len(self.whole))[self.start : self.stop])
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames in time order; damage behind the stretch does not matter."""
-        frame = None
-        for frame in islice(self.whole, self.start, self.stop):
-            yield frame
-        if frame is None:
-            raise _nothing_left(self.whole, self.start)
+        """Return the frames in time order; damage behind the stretch does not matter."""
+        return _Frames(self.whole, self.start, self.stop)
 
     def poses(self) -> NDArray[np.float64] | None:
         """Ground truth ``T_world_camera``, ``(len, 4, 4)``, NaN where unknown; None without."""
         poses = self.whole.poses()
         return None if poses is None else poses[self.start : self.stop]
+
+
+class _Frames:
+    """Frames `start` to `stop` of a source; like its own iterator, goes on after unusable ones."""
+
+    def __init__(self, source: Source, start: int, stop: int | None) -> None:
+        self._source = source
+        self._frames = iter(source)
+        self._start, self._stop = start, stop
+        self._asked = 0
+
+    def __iter__(self) -> _Frames:
+        return self
+
+    def __next__(self) -> Frame:
+        if self._asked == self._stop:
+            raise StopIteration
+        try:
+            while self._asked < self._start:
+                self._asked += 1
+                with suppress(UnusableFrame):
+                    next(self._frames)
+            frame = next(self._frames)
+        except UnusableFrame:
+            self._asked += 1
+            raise
+        except StopIteration:
+            if self._asked <= self._start:
+                raise _nothing_left(self._source, self._start) from None
+            raise
+        self._asked += 1
+        return frame
 
 
 def _nothing_left(source: Source, start: int) -> D2RosError:

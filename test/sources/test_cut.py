@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from d2_ros.errors import D2RosError
-from d2_ros.sources.base import Frame
+from d2_ros.sources.base import Frame, UnusableFrame
 from d2_ros.sources.cut import cut
 from d2_ros.sources.files import ImageFiles
 
@@ -71,6 +71,35 @@ def test_an_overestimated_length_ends_in_words_instead_of_no_frames():
 
     with pytest.raises(D2RosError, match="plain has no frame after the first 5"):
         stamps(cut(Overestimated(), start=5))
+
+
+class Spotted(Plain):
+    """Ten frames, of which the second and the sixth cannot be used."""
+
+    def __iter__(self):
+        return Spots(super().__iter__())
+
+
+class Spots:
+    def __init__(self, frames):
+        self.frames = frames
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        frame = next(self.frames)
+        if frame.stamp in (2, 6):
+            raise UnusableFrame(f"frame {frame.stamp}")
+        return frame
+
+
+def test_unusable_frames_count_and_do_not_end_the_stretch():
+    frames = iter(cut(Spotted(), start=3, frames=5))
+    assert [next(frames).stamp for _ in range(2)] == [4, 5]
+    with pytest.raises(UnusableFrame, match="frame 6"):
+        next(frames)
+    assert stamps(frames) == [7, 8]
 
 
 @pytest.mark.parametrize("numbers", [(-1, None), (0, 0), (0, -3)])
