@@ -132,8 +132,6 @@ class BagSource:
         """Ground truth from :data:`POSE_TOPIC`, in between the known stamps interpolated."""
         if self._bag.topics.get(POSE_TOPIC, ("", 0))[0] != POSE:
             return None
-        images = until_damage(self._bag.messages([self.image_topic]))
-        stamps = [stamp_of(message) for _, message in images]
         messages = [message for _, message in until_damage(self._bag.messages([POSE_TOPIC]))]
         if not messages:
             return None
@@ -142,5 +140,13 @@ class BagSource:
         return interpolate(
             np.array([stamp_of(message) for message in messages], np.int64),
             pose_matrices(positions, quaternions),
-            np.array(stamps, np.int64),
+            self._stamps(self.image_topic),
         )
+
+    def clocks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Stamps of the images and of the known poses, ns."""
+        return self._stamps(self.image_topic), self._stamps(POSE_TOPIC)
+
+    def _stamps(self, topic: str) -> NDArray[np.int64]:
+        messages = until_damage(self._bag.messages([topic]))
+        return np.array([stamp_of(message) for _, message in messages], np.int64)

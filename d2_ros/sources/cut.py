@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from d2_ros.errors import D2RosError
 from d2_ros.sources.base import Frame, Source, UnusableFrame
 from d2_ros.sources.files import ImageFiles
+from d2_ros.sources.truth import Timed
 
 
 def cut(source: Source, start: int = 0, frames: int | None = None) -> Source:
@@ -87,6 +88,12 @@ class Stretch:
         """Ground truth ``T_world_camera``, ``(len, 4, 4)``, NaN where unknown; None without."""
         poses = self.whole.poses()
         return None if poses is None else poses[self.start : self.stop]
+
+    def clocks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Stamps of the frames and of the known poses, ns, where the whole tells them."""
+        none: NDArray[np.int64] = np.empty(0, np.int64)
+        images, truth = self.whole.clocks() if isinstance(self.whole, Timed) else (none, none)
+        return images[self.start : self.stop], truth
 
 
 class _Frames:

@@ -47,9 +47,12 @@ def open_euroc(folder: Path) -> ImageFiles:
     except (KeyError, TypeError, ValueError) as error:
         raise D2RosError(f"{folder / 'sensor.yaml'} is no camera calibration: {error!r}") from None
     truth = folder.parent / "state_groundtruth_estimate0" / "data.csv"
-    poses = _body_poses(truth, stamps) @ body_camera if truth.is_file() else None
+    poses = known = None
+    if truth.is_file():
+        known, bodies = _body_poses(truth)
+        poses = interpolate(known, bodies, stamps) @ body_camera
     files = tuple(folder / "data" / row[1] for row in table)
-    return ImageFiles(str(folder), stamps, files, camera, poses)
+    return ImageFiles(str(folder), stamps, files, camera, poses, known)
 
 
 def _stamps(path: Path, table: list[list[str]]) -> NDArray[np.int64]:
@@ -72,9 +75,8 @@ def _camera(sensor: dict[str, Any]) -> Camera:
     )
 
 
-def _body_poses(path: Path, stamps: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``T_world_body`` at `stamps`; columns t, p (x, y, z), q (w, x, y, z; body to world)."""
+def _body_poses(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Stamps and ``T_world_body``; columns t, p (x, y, z), q (w, x, y, z; body to world)."""
     table = read_table(path, ",")
     values = numbers(path, table, 8)
-    poses = pose_matrices(values[:, 1:4], values[:, [5, 6, 7, 4]])
-    return interpolate(_stamps(path, table), poses, stamps)
+    return _stamps(path, table), pose_matrices(values[:, 1:4], values[:, [5, 6, 7, 4]])

@@ -36,6 +36,9 @@ class ImageFiles:
         Their calibration, None where there is none.
     ground_truth
         ``(N, 4, 4)`` ``T_world_camera``, NaN where unknown; None where there is none.
+    truth_stamps
+        ``(K,)`` integer nanoseconds of the poses that `ground_truth` was interpolated from; None
+        where each image has its own.
     """
 
     name: str
@@ -43,6 +46,7 @@ class ImageFiles:
     files: tuple[Path, ...]
     camera: Camera | None = None
     ground_truth: NDArray[np.float64] | None = None
+    truth_stamps: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         counts = {"stamps": len(self.stamps), "images": len(self.files)}
@@ -69,6 +73,10 @@ class ImageFiles:
     def poses(self) -> NDArray[np.float64] | None:
         """Ground truth ``T_world_camera``."""
         return self.ground_truth
+
+    def clocks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Stamps of the images and of the known poses, ns."""
+        return self.stamps, self.stamps if self.truth_stamps is None else self.truth_stamps
 
 
 def image_files(folder: Path) -> list[Path]:

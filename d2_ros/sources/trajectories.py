@@ -66,20 +66,23 @@ def nanoseconds(path: Path, seconds: Iterable[str]) -> NDArray[np.int64]:
 def pose_matrices(positions: ArrayLike, quaternions: ArrayLike) -> NDArray[np.float64]:
     """Return ``(N, 4, 4)`` poses of ``(N, 3)`` positions and ``(N, 4)`` (x, y, z, w).
 
-    Quaternions are normalised.
+    Quaternions are normalised, and q is the rotation that -q is. A row that is not finite is a
+    pose that is not known: NaN.
 
     Raises
     ------
     D2RosError
         If a quaternion is zero.
     """
+    where, turn = np.asarray(positions, np.float64), np.asarray(quaternions, np.float64)
+    known = np.isfinite(where).all(axis=1) & np.isfinite(turn).all(axis=1)
+    poses = np.full((len(where), 4, 4), np.nan)
+    poses[known] = np.eye(4)
+    poses[known, :3, 3] = where[known]
     try:
-        rotations = Rotation.from_quat(quaternions).as_matrix()
+        poses[known, :3, :3] = Rotation.from_quat(turn[known]).as_matrix()
     except ValueError as error:
         raise D2RosError(f"ground truth holds an unusable quaternion: {error}") from None
-    poses = np.tile(np.eye(4), (len(rotations), 1, 1))
-    poses[:, :3, :3] = rotations
-    poses[:, :3, 3] = positions
     return poses
 
 
@@ -88,25 +91,33 @@ def interpolate(
 ) -> NDArray[np.float64]:
     """Return the poses at other times: positions linearly, rotations along the great arc.
 
+    Next to a pose that is not known nothing is: a tracker that was lost has seen no straight line.
+
     Parameters
     ----------
     known
         ``(K,)`` integer nanoseconds in any order; of equal ones the first counts.
     poses
-        ``(K, 4, 4)`` at `known`.
+        ``(K, 4, 4)`` at `known`; NaN where not known.
     stamps
         ``(N,)`` integer nanoseconds.
 
     Returns
     -------
-    ``(N, 4, 4)`` float64; NaN for stamps before the first or after the last known one.
+    ``(N, 4, 4)`` float64; NaN for stamps before the first or after the last known one, and
+    between two of which one is NaN.
     """
     known, first = np.unique(known, return_index=True)
     poses = poses[first]
+    sure = np.isfinite(poses).all(axis=(1, 2))
     result = np.full((len(stamps), 4, 4), np.nan)
-    inside = (stamps >= known[0]) & (stamps <= known[-1])
-    if len(known) == 1:
-        result[inside] = poses[0]
+    after = np.searchsorted(known, stamps)  # the first known one that is not earlier
+    late = np.minimum(after, len(known) - 1)
+    exact = (known[late] == stamps) & sure[late]
+    inside = exact | ((after > 0) & (after < len(known)) & sure[late] & sure[late - 1])
+    known, poses = known[sure], poses[sure]
+    if len(known) < 2:
+        result[inside] = poses[:1]
         return result
     # Relative to the start: nanoseconds since 1970 do not fit a float64.
     times, wanted = (known - known[0]).astype(float), (stamps[inside] - known[0]).astype(float)

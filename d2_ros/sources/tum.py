@@ -39,7 +39,7 @@ def open_tum(path: Path) -> ImageFiles:
         raise D2RosError(f"{index} must have two columns, time in seconds and file name")
     stamps = nanoseconds(index, (row[0] for row in table))
     calibration, truth = path / "camera.yaml", path / "groundtruth.txt"
-    poses = None
+    poses = known = None
     if truth.is_file():
         rows = read_table(truth)
         values = numbers(truth, rows, 8)  # t tx ty tz qx qy qz qw
@@ -51,4 +51,5 @@ def open_tum(path: Path) -> ImageFiles:
         tuple(path / row[1] for row in table),
         load_camera(calibration) if calibration.is_file() else None,
         poses,
+        known,
     )

@@ -101,3 +101,38 @@ def test_tables(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(D2RosError, match=r"table\.txt cannot be read"):
         read_table(path)
+
+
+def test_next_to_a_pose_that_is_not_known_nothing_is():
+    known = START + np.array([0, 100, 200, 300, 400])
+    quaternions = Rotation.from_rotvec(np.outer([0, 0.1, 0.2, 0.3, 0.4], [0, 0, 1])).as_quat()
+    positions = np.arange(15.0).reshape(5, 3)
+    quaternions[2, 1] = np.nan
+    at = interpolate(
+        known,
+        pose_matrices(positions, quaternions),
+        START + np.array([0, 50, 100, 150, 200, 250, 300, 350]),
+    )
+    assert np.isfinite(at).all(axis=(1, 2)).tolist() == [True] * 3 + [False] * 3 + [True] * 2
+    np.testing.assert_allclose(at[1], turning([0.05], [[1.5, 2.5, 3.5]])[0], atol=1e-12)
+    np.testing.assert_allclose(at[7], turning([0.35], [[10.5, 11.5, 12.5]])[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("known", [[], [3]])
+def test_of_rows_that_are_all_or_nearly_all_unknown_little_is_left(known):
+    positions = np.full((5, 3), np.inf)
+    positions[known] = 7.0
+    poses = pose_matrices(positions, np.tile([0, 0, 0, 2.0], (5, 1)))
+    at = interpolate(np.arange(5) * 10, poses, np.arange(0, 50, 5))
+    assert np.flatnonzero(np.isfinite(at).all(axis=(1, 2))).tolist() == [6 for _ in known]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_quaternion_is_its_negative_and_of_any_length(seed):
+    random = np.random.default_rng(seed)
+    positions, quaternions = random.normal(size=(4, 3)), random.normal(size=(4, 4))
+    known, stamps = np.arange(4) * 1000, random.integers(0, 3000, 20)
+    expected = interpolate(known, pose_matrices(positions, quaternions), stamps)
+    factors = random.choice([-1, 1], 4) * random.uniform(0.01, 100, 4)
+    scaled = pose_matrices(positions, quaternions * factors[:, None])
+    np.testing.assert_allclose(interpolate(known, scaled, stamps), expected, atol=1e-9)

@@ -1,0 +1,47 @@
+"""Ground truth that a judgement can rest on."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2_ros.errors import D2RosError
+from d2_ros.sources.base import Source
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A source whose ground truth has a clock of its own."""
+
+    def clocks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Stamps of the frames and of the known poses, ns."""
+        ...
+
+
+def known_poses(source: Source) -> NDArray[np.float64] | None:
+    """Poses of a source, ``(len, 4, 4)`` as of :meth:`Source.poses`, of which some are known.
+
+    Raises
+    ------
+    D2RosError
+        If it has ground truth, and no frame a pose.
+    """
+    poses = source.poses()
+    if poses is None or np.isfinite(poses).all(axis=(1, 2)).any():
+        return poses
+    times = ""
+    if isinstance(source, Timed):
+        images, truth = source.clocks()
+        times = f": its images are from {_range(images)}, its poses from {_range(truth)}"
+    raise D2RosError(
+        f"no frame of {source.name} has a ground-truth pose{times}; give poses by the images' clock"
+    )
+
+
+def _range(stamps: NDArray[np.int64]) -> str:
+    if not len(stamps):
+        return "no time"
+    first, last = (f"{int(stamp) / 1e9:.3f}" for stamp in (stamps.min(), stamps.max()))
+    return f"{first} to {last} s"
