@@ -36,6 +36,10 @@ Json = Annotated[
 ]
 
 
+Start = Annotated[int, typer.Option(min=0, help="Frames of SRC to skip at the beginning.")]
+Frames = Annotated[int | None, typer.Option(min=1, help="Frames to use; default: all the others.")]
+
+
 def load_config(params_file: Path | None, overrides: Sequence[str] | None) -> Config:
     """Defaults, then the parameter file, then ``name:=value`` overrides."""
     values: dict[str, Any] = load_params_file(params_file) if params_file else {}

@@ -155,10 +155,10 @@ def _run_node(config: Config, folder: Path) -> None:
 
 def _print_figures(figures: Mapping[str, float | int | str]) -> None:
     """Print accuracy before and after refinement."""
-    from rich.console import Console
     from rich.table import Table
 
     from d2_ros.evaluation.report import ROWS
+    from d2_ros.evaluation.tables import table_console
 
     table = Table(title="Position error of the published tracks against the exact ground truth")
     table.add_column("")
@@ -166,7 +166,7 @@ def _print_figures(figures: Mapping[str, float | int | str]) -> None:
     table.add_column("after refinement", justify="right", style="bold")
     for label, before, after, form in ROWS:
         table.add_row(label, form.format(figures[before]), form.format(figures[after]))
-    Console().print(table)
+    table_console().print(table)
     typer.echo(
         f"{figures['observations']} observations of {figures['tracks']} tracks in "
         f"{figures['frames']} frames; the node took {figures['node_s']:.0f} s, "

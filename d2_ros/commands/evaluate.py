@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from d2_ros.commands.common import (
+    Frames,
     ImageTopic,
     Json,
     Overrides,
     ParamsFile,
     SourceName,
+    Start,
     load_config,
     make_folder,
     write_json,
@@ -59,10 +61,12 @@ def sequence(
     params_file: ParamsFile = None,
     overrides: Overrides = None,
     image_topic: ImageTopic = None,
+    start: Start = 0,
+    frames: Frames = None,
     ablation: Ablation = False,
     json: Json = None,
 ) -> None:
-    """Run over every frame of SRC; judge pairs of frames by the true poses, and the tracks."""
+    """Run over the frames of SRC; judge pairs of frames by the true poses, and the tracks."""
     from d2_ros.evaluation.ablation import Recorder, ablation_figures
     from d2_ros.evaluation.curves import sequence_plots
     from d2_ros.evaluation.pairs import flatten
@@ -75,19 +79,25 @@ def sequence(
     )
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
+    from d2_ros.sources.cut import cut
     from d2_ros.sources.synthetic import Synthetic
+    from d2_ros.sources.truth import known_poses
 
     config = load_config(params_file, overrides)
     opened = open_source(source, image_topic)
     if ablation and not isinstance(opened, Synthetic):
         raise D2RosError(f"--ablation needs exact ground truth: SRC synthetic, not {opened.name}")
+    used = cut(opened, start, frames)
+    poses = known_poses(used)
     folder = make_folder(out)
-    poses = opened.poses()
     frontend = FrontEnd(config)
     recorder = Recorder(frontend) if ablation else None
-    frames = _watched(opened, "Evaluating")
-    outcome = run_sequence(frames, poses, recorder or frontend, gap, every)
-    figures, whole = sequence_figures(outcome, opened)
+    damage: list[D2RosError] = []
+    watched = _until_damage(_watched(used, "Evaluating"), damage)
+    outcome = run_sequence(watched, poses, recorder or frontend, gap, every)
+    if damage and not outcome.published:
+        raise damage[0]
+    figures, whole = sequence_figures(outcome, opened, poses, start)
     titles = {
         "Pairs of frames": PAIR_COLUMNS,
         "Pairs of frames: poses against klt's": AGREEMENT_COLUMNS,
@@ -103,8 +113,11 @@ def sequence(
             err=True,
         )
     plots = sequence_plots(outcome)
-    everything = {"source": opened.name, "gap": gap, "every": every, **whole, **flatten(figures)}
+    settings: Figures = {"source": opened.name, "start": start, "gap": gap, "every": every}
+    everything = {**settings, **whole, **flatten(figures)}
     _tell(folder, f"Sequence {opened.name}", figures, titles, everything, plots, json)
+    if damage:
+        raise damage[0]
 
 
 def homographies(
@@ -116,35 +129,41 @@ def homographies(
     overrides: Overrides = None,
     json: Json = None,
 ) -> None:
-    """Judge all mutual matches of image pairs by the true homography."""
-    from collections import defaultdict
-
+    """Judge the matches of image pairs by the true homography: raw, verified and published."""
     import numpy as np
 
     from d2_ros.evaluation.curves import cumulative
-    from d2_ros.evaluation.homographies import find_pairs, homography_figures, judge_homography
+    from d2_ros.evaluation.footings import match_images
+    from d2_ros.evaluation.homographies import (
+        find_pairs,
+        homography_figures,
+        judge_homography,
+        load_pair,
+    )
     from d2_ros.evaluation.pairs import flatten
-    from d2_ros.evaluation.stages import match_images
-    from d2_ros.evaluation.tables import HOMOGRAPHY_COLUMNS
+    from d2_ros.evaluation.tables import HOMOGRAPHY_TABLES
     from d2_ros.frontend import FrontEnd
-    from d2_ros.sources.images import read_image
 
     config = load_config(params_file, overrides)
     found = find_pairs(folder)
     target = make_folder(out)
     frontend = FrontEnd(config)
-    results = defaultdict(list)
-    for pair in _watched(found, "Matching"):
-        images = (read_image(pair.first), read_image(pair.second))
-        for name, points in match_images(frontend, images).items():
-            results[name].append(judge_homography(points, pair.homography, config.matching))
+
+    def judge(pair: Any) -> dict[str, Any]:
+        images, homography = load_pair(pair)
+        matches = match_images(frontend, images)
+        return {name: judge_homography(points, homography) for name, points in matches.items()}
+
+    results, damage = _judge_each(found, judge)
     figures = {name: homography_figures(judged) for name, judged in results.items()}
-    errors = {name: [result.errors for result in judged] for name, judged in results.items()}
-    plot = cumulative(errors, np.linspace(0, 10, 101), "error, px", "mutual matches")
+    errors = {name: [result["raw"] for result in judged] for name, judged in results.items()}
+    plot = cumulative(errors, np.linspace(0, 10, 101), "error, px", "raw matches")
     everything = {"source": str(folder), **flatten(figures)}
-    titles = {"All mutual matches, mean over pairs": HOMOGRAPHY_COLUMNS}
     plots = {"Matching accuracy": plot}
-    _tell(target, f"Homographies {folder.name}", figures, titles, everything, plots, json)
+    title = f"Homographies {folder.name}"
+    _tell(target, title, figures, HOMOGRAPHY_TABLES, everything, plots, json)
+    if damage:
+        raise damage
 
 
 def pairs(
@@ -171,13 +190,11 @@ def pairs(
     json: Json = None,
 ) -> None:
     """Judge poses from pairs of images with known calibration and relative pose."""
-    from collections import defaultdict
-
     from d2_ros.evaluation.curves import pose_curve
-    from d2_ros.evaluation.pairfile import load_views, read_pairs, write_pairs
-    from d2_ros.evaluation.pairs import flatten, judge_pair, pair_figures
-    from d2_ros.evaluation.stages import match_images
-    from d2_ros.evaluation.tables import PAIR_COLUMNS
+    from d2_ros.evaluation.footings import match_images
+    from d2_ros.evaluation.pairfile import check_images, load_views, read_pairs, write_pairs
+    from d2_ros.evaluation.pairs import flatten, footing_figures, judge_footings
+    from d2_ros.evaluation.tables import PAIR_TABLES
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
 
@@ -190,19 +207,24 @@ def pairs(
     config = load_config(params_file, overrides)
     file = Path(source)
     found = read_pairs(file, images or file.parent)
+    check_images(file, found)
     folder = make_folder(out)
     frontend = FrontEnd(config)
-    results = defaultdict(list)
-    for pair in _watched(found, "Matching"):
+
+    def judge(pair: Any) -> dict[str, Any]:
         views = load_views(pair)
-        for name, points in match_images(frontend, views.images, views.cameras).items():
-            judged = judge_pair(points, views.cameras, views.T_second_first, config.matching)
-            results[name].append(judged)
-    figures = {name: pair_figures(judged) for name, judged in results.items()}
+        matches = match_images(frontend, views.images, views.cameras)
+        truth = (views.cameras, views.T_second_first, config.matching)
+        return {name: judge_footings(points, *truth) for name, points in matches.items()}
+
+    results, damage = _judge_each(found, judge)
+    figures = {name: footing_figures(judged) for name, judged in results.items()}
     everything = {"source": source, **flatten(figures)}
-    plots = {"Pose errors": pose_curve(results)}
-    titles = {"Pairs of images": PAIR_COLUMNS}
-    _tell(folder, f"Pairs {file.name}", figures, titles, everything, plots, json)
+    verified = {name: [result["verified"] for result in judged] for name, judged in results.items()}
+    plots = {"Pose errors": pose_curve(verified)}
+    _tell(folder, f"Pairs {file.name}", figures, PAIR_TABLES, everything, plots, json)
+    if damage:
+        raise damage
 
 
 def stereo(
@@ -211,27 +233,52 @@ def stereo(
     overrides: Overrides = None,
     json: Json = None,
 ) -> None:
-    """Judge all mutual matches of Middlebury's motorcycle pair by its exact disparity."""
+    """Judge the matches of Middlebury's motorcycle pair by its exact disparity."""
     import numpy as np
 
     from d2_ros.evaluation.curves import cumulative
+    from d2_ros.evaluation.footings import match_images
     from d2_ros.evaluation.pairs import flatten
-    from d2_ros.evaluation.stages import match_images
-    from d2_ros.evaluation.stereo import motorcycle, stereo_errors, stereo_figures
-    from d2_ros.evaluation.tables import STEREO_COLUMNS
+    from d2_ros.evaluation.stereo import judge_stereo, motorcycle, stereo_figures
+    from d2_ros.evaluation.tables import STEREO_TABLES
     from d2_ros.frontend import FrontEnd
 
     config = load_config(params_file, overrides)
     pair = motorcycle()
     folder = make_folder(out)
     found = match_images(FrontEnd(config), (pair.left, pair.right))
-    errors = {name: stereo_errors(points, pair.disparity) for name, points in found.items()}
+    errors = {name: judge_stereo(points, pair.disparity) for name, points in found.items()}
     figures = {name: stereo_figures(off) for name, off in errors.items()}
-    groups = {name: [off] for name, off in errors.items()}
-    plot = cumulative(groups, np.linspace(0, 3, 121), "error, px", "mutual matches")
+    groups = {name: [off["raw"]] for name, off in errors.items()}
+    plot = cumulative(groups, np.linspace(0, 3, 121), "error, px", "raw matches")
     everything = {"source": "skimage.data.stereo_motorcycle", **flatten(figures)}
-    titles = {"All mutual matches with a true place": STEREO_COLUMNS}
-    _tell(folder, "Stereo pair", figures, titles, everything, {"Matching accuracy": plot}, json)
+    plots = {"Matching accuracy": plot}
+    _tell(folder, "Stereo pair", figures, STEREO_TABLES, everything, plots, json)
+
+
+def _judge_each(
+    pairs: Iterable[Any], judge: Callable[[Any], dict[str, Any]]
+) -> tuple[dict[str, list[Any]], D2RosError | None]:
+    """Results of every pair per method; of those before one that cannot be used, and its error."""
+    results: dict[str, list[Any]] = {}
+    for pair in _watched(pairs, "Matching"):
+        try:
+            judged = judge(pair)
+        except D2RosError as error:
+            if not results:
+                raise
+            return results, error
+        for name, result in judged.items():
+            results.setdefault(name, []).append(result)
+    return results, None
+
+
+def _until_damage(frames: Iterable[Any], damage: list[D2RosError]) -> Iterator[Any]:
+    """Frames up to an error, which is left in `damage`: what was judged until then is told."""
+    try:
+        yield from frames
+    except D2RosError as error:
+        damage.append(error)
 
 
 def _watched(items: Iterable[Any], title: str) -> Iterable[Any]:

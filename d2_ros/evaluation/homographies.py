@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.config import MatchingConfig
 from d2_ros.errors import D2RosError
-from d2_ros.evaluation.pairs import Points
+from d2_ros.evaluation.footings import FOOTINGS, Footings, prefixed
+from d2_ros.evaluation.peers import Points
+from d2_ros.evaluation.raw import Images
 from d2_ros.evaluation.tracking import Figures
-from d2_ros.matching.verification import verify
+from d2_ros.sources.images import read_image
 
 THRESHOLDS_PX = (1, 2, 3, 5, 10)
 _IMAGES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".tif", ".tiff")
@@ -31,29 +32,13 @@ class HomographyPair:
     first, second
         Image files.
     homography
-        ``(3, 3)`` float64.
+        ``(3, 3)`` float64, as the file has it: of either sign.
     """
 
     name: str
     first: Path
     second: Path
     homography: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class HomographyResult:
-    """One method on one pair: errors of all matches, and which the verification keeps.
-
-    Attributes
-    ----------
-    errors
-        ``(M,)`` distance of each second place from the mapped first one, px.
-    inlier
-        ``(M,)`` bool.
-    """
-
-    errors: NDArray[np.float64]
-    inlier: NDArray[np.bool_]
 
 
 def find_pairs(folder: Path) -> list[HomographyPair]:
@@ -82,6 +67,8 @@ def _scene(folder: Path) -> Iterator[HomographyPair]:
             raise D2RosError(f"homography {path} cannot be read: {error}") from None
         if homography.shape != (3, 3) or not np.isfinite(homography).all():
             raise D2RosError(f"homography {path} is not three rows of three finite numbers")
+        if np.linalg.matrix_rank(homography) < 3:
+            raise D2RosError(f"homography {path} is singular; it maps no image to another")
         yield HomographyPair(
             f"{folder.name} 1-{number}", _image(folder, 1), _image(folder, number), homography
         )
@@ -94,48 +81,104 @@ def _image(folder: Path, number: int) -> Path:
     return found[0]
 
 
-def judge_homography(
-    points: Points, homography: NDArray[np.float64], matching: MatchingConfig
-) -> HomographyResult:
-    """Measure all matches of a pair, and verify them as the front-end does."""
+def load_pair(pair: HomographyPair) -> tuple[Images, NDArray[np.float64]]:
+    """Read the images of a pair, and its homography with the sign that :func:`oriented` gives it.
+
+    Raises
+    ------
+    D2RosError
+        If an image or the homography cannot be used.
+    """
+    images = (read_image(pair.first), read_image(pair.second))
+    try:
+        return images, oriented(pair.homography, images[0].shape)
+    except D2RosError as error:
+        raise D2RosError(f"homography of {pair.name}: {error}") from None
+
+
+def oriented(homography: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The homography of the sign that leaves the centre of the first image in front.
+
+    A homography is one up to a factor, and many files hold one of negative sign. With this one a
+    point whose third coordinate is not positive lies beyond the horizon.
+
+    Parameters
+    ----------
+    homography
+        ``(3, 3)``.
+    shape
+        (height, width, ...) of the first image.
+
+    Raises
+    ------
+    D2RosError
+        If it maps the centre to infinity.
+    """
+    height, width = shape[:2]
+    depth = float(homography[2] @ [(width - 1) / 2, (height - 1) / 2, 1.0])
+    if abs(depth) <= 1e-12 * np.abs(homography[2]).sum():
+        raise D2RosError("it maps the centre of the first image to infinity; it maps no image")
+    return homography * np.sign(depth)
+
+
+def homography_errors(points: Points, homography: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of each second place from the mapped first one, ``(M,)`` px.
+
+    Parameters
+    ----------
+    points
+        Matches.
+    homography
+        :func:`oriented`; what it maps beyond the horizon is infinitely wrong.
+    """
     first, second = points
     there = np.column_stack([first, np.ones(len(first))]) @ homography.T
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.linalg.norm(there[:, :2] / there[:, 2:] - second, axis=1)
-    inlier = verify(second, first, None, None, matching.max_error, matching.seed).inlier
-    return HomographyResult(np.where(there[:, 2] > 0, errors, np.inf), inlier)
+    return np.where(there[:, 2] > 0, errors, np.inf)
 
 
-def homography_figures(results: Sequence[HomographyResult]) -> Figures:
+def judge_homography(
+    found: Footings, homography: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Errors of a method's matches on every footing, px."""
+    return {name: homography_errors(points, homography) for name, points in vars(found).items()}
+
+
+def homography_figures(results: Sequence[Mapping[str, NDArray[np.float64]]]) -> Figures:
     """Sum up the pairs of one method.
+
+    Parameters
+    ----------
+    results
+        Of each pair, its errors on every footing.
 
     Returns
     -------
-    mma_Tpx
-        Share of all mutual matches with an error of at most T px, mean over pairs (a pair
-        without matches counts as 0).
-    matches, inlier_matches, correct_1px, correct_3px
-        Mean numbers per pair.
-    inlier_mma_1px, inlier_mma_3px
-        The same share of the verified matches.
+    pairs
+        Their number.
+    mma_Tpx, matches, correct_1px, correct_3px
+        Of the raw matches: share with an error of at most T px (mean over pairs, a pair without
+        matches counts as 0), mean number, mean numbers of right ones.
+    verified_*, published_*, guided_*
+        The same of the other footings.
     """
-    shares = [accuracy(result.errors, THRESHOLDS_PX) for result in results]
-    verified = [accuracy(result.errors[result.inlier], (1, 3)) for result in results]
-    counts = np.array([len(result.errors) for result in results])
+    of = {footing: _figures([result[footing] for result in results]) for footing in FOOTINGS}
+    figures: Figures = {"pairs": len(results), **of.pop("raw")}
+    for footing, named in of.items():
+        figures |= prefixed(footing, named)
+    return figures
+
+
+def _figures(errors: Sequence[NDArray[np.float64]]) -> Figures:
+    shares = np.mean([accuracy(error, THRESHOLDS_PX) for error in errors], axis=0)
     figures: Figures = {
-        f"mma_{limit}px": float(share)
-        for limit, share in zip(THRESHOLDS_PX, np.mean(shares, axis=0), strict=True)
+        f"mma_{limit}px": float(share) for limit, share in zip(THRESHOLDS_PX, shares, strict=True)
     }
-    return {
-        **figures,
-        "pairs": len(results),
-        "matches": float(counts.mean()),
-        "inlier_matches": float(np.mean([result.inlier.sum() for result in results])),
-        "correct_1px": float(np.mean(counts * np.array(shares)[:, 0])),
-        "correct_3px": float(np.mean(counts * np.array(shares)[:, 2])),
-        "inlier_mma_1px": float(np.mean(verified, axis=0)[0]),
-        "inlier_mma_3px": float(np.mean(verified, axis=0)[1]),
-    }
+    figures["matches"] = float(np.mean([len(error) for error in errors]))
+    for limit in (1, 3):
+        figures[f"correct_{limit}px"] = float(np.mean([(e <= limit).sum() for e in errors]))
+    return figures
 
 
 def accuracy(errors: NDArray[np.float64], thresholds: Sequence[float]) -> NDArray[np.float64]:

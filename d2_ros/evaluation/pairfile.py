@@ -7,6 +7,7 @@ upright, two row-major 3x3 intrinsics and the row-major 4x4 ``T_0to1``; 38 words
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from d2_ros.evaluation.pairs import MIN_BASELINE
 from d2_ros.sources.base import Frame, Source
 from d2_ros.sources.images import read_image
 from d2_ros.sources.trajectories import numbers, read_table
+from d2_ros.sources.truth import known_poses
 
 _WORDS = 2 + 2 + 9 + 9 + 16
 _NO_DISTORTION = np.zeros(5)
+_ORTHOGONAL = 1e-3  # elements of R R^T - I of a pose that was written with few digits
 
 # Turning an image by 90 degrees turns its camera: new x is y, new y is -x.
 _QUARTER = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
@@ -79,15 +82,44 @@ def read_pairs(path: Path, folder: Path) -> list[ViewPair]:
     values = numbers(path, [row[2:] for row in rows], _WORDS - 2)
     if not np.isfinite(values).all():
         raise D2RosError(f"{path} holds NaN or infinity; leave pairs without ground truth out")
+    matrices, poses = values[:, 2:20].reshape(-1, 2, 3, 3), values[:, 20:].reshape(-1, 4, 4)
+    turns = poses[:, :3, :3] @ poses[:, :3, :3].transpose(0, 2, 1)
+    right = (np.abs(turns - np.eye(3)) < _ORTHOGONAL).all(axis=(1, 2))
+    right &= np.linalg.det(poses[:, :3, :3]) > 0
+    right &= (matrices[:, :, 2, 2] != 0).all(axis=1)
+    if not right.all():
+        row = rows[int(np.argmin(right))]
+        raise D2RosError(
+            f"{path}, pair {row[0]} {row[1]}: T_0to1 holds no rotation or K is no camera matrix; "
+            "the order is K0 (9), K1 (9), T_0to1 (16), row by row"
+        )
+    matrices /= matrices[:, :, 2:, 2:]  # a camera matrix is one up to a factor, of either sign
     return [
         ViewPair(
             files=(folder / row[0], folder / row[1]),
             turns=(int(value[0]) % 4, int(value[1]) % 4),
-            matrices=(value[2:11].reshape(3, 3), value[11:20].reshape(3, 3)),
-            T_second_first=value[20:].reshape(4, 4),
+            matrices=(matrix[0], matrix[1]),
+            T_second_first=pose,
         )
-        for row, value in zip(rows, values, strict=True)
+        for row, value, matrix, pose in zip(rows, values, matrices, poses, strict=True)
     ]
+
+
+def check_images(path: Path, pairs: Sequence[ViewPair]) -> None:
+    """Make sure that all images of a file of pairs are there, before work is put into some.
+
+    Raises
+    ------
+    D2RosError
+        If one is missing.
+    """
+    files = dict.fromkeys(file for pair in pairs for file in pair.files)
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise D2RosError(
+            f"{len(missing)} of the {len(files)} images of {path} are missing, the first of them "
+            f"{missing[0]}; give their folder with --images"
+        )
 
 
 def load_views(pair: ViewPair) -> Views:
@@ -145,7 +177,7 @@ def write_pairs(source: Source, gap: int, every: int, path: Path) -> int:
     D2RosError
         If the source has no poses or calibration or no pair, or a file cannot be written.
     """
-    poses = source.poses()
+    poses = known_poses(source)
     if poses is None:
         raise D2RosError(f"{source.name} has no ground-truth poses; give a sequence with poses")
     images = path.parent / f"{path.stem}_images"

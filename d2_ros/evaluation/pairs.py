@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import MatchingConfig
+from d2_ros.evaluation.footings import FOOTINGS, Footings, prefixed, verified
 from d2_ros.evaluation.geometry import epipolar_errors, estimate_pose, pose_auc, pose_errors
+from d2_ros.evaluation.peers import Points
 from d2_ros.evaluation.tracking import Figures
-from d2_ros.matching.verification import verify
-
-Points = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Matched raw pixels of the first and of the second image, ``(M, 2)`` each."""
 
 AUC_DEG = (5, 10, 20)
 """Thresholds of the area under the pose-error curve, degrees."""
@@ -30,17 +28,14 @@ class PairResult:
 
     Attributes
     ----------
-    matches
-        Number of matches before verification.
     epipolar
-        ``(I,)`` distance of the inlier matches from the true epipolar lines, px.
+        ``(I,)`` distance of the matches from the true epipolar lines, px.
     rotation, translation
         Errors of the estimated pose, degrees; inf where none was found.
     pose
         ``(4, 4)`` estimated T_second_first, its translation of length 1; None where none was found.
     """
 
-    matches: int
     epipolar: NDArray[np.float64]
     rotation: float
     translation: float
@@ -53,7 +48,7 @@ def judge_pair(
     T_second_first: NDArray[np.float64],
     matching: MatchingConfig,
 ) -> PairResult:
-    """Verify the matches of a pair as the front-end does and judge what is left.
+    """Judge what the front-end's own verification leaves of the matches of a pair.
 
     Parameters
     ----------
@@ -66,45 +61,94 @@ def judge_pair(
     matching
         Threshold and seed of the verification.
     """
-    first, second = points
-    inlier = verify(second, first, cameras[1], cameras[0], matching.max_error, matching.seed).inlier
-    near, far = first[inlier], second[inlier]
-    pose = estimate_pose(near, far, cameras, matching.max_error)
+    kept = verified(points, cameras, matching)
+    return judge_matches(kept, cameras, T_second_first, matching.max_error)
+
+
+def judge_matches(
+    points: Points,
+    cameras: tuple[Camera, Camera],
+    T_second_first: NDArray[np.float64],
+    max_error: float,
+) -> PairResult:
+    """Judge matches as they are; `max_error` is that of the estimated pose's inliers, px."""
+    pose = estimate_pose(*points, cameras, max_error)
     errors = (np.inf, np.inf) if pose is None else pose_errors(pose, T_second_first)
-    off = epipolar_errors(near, far, cameras, T_second_first)
-    return PairResult(len(first), off, *errors, pose)
+    return PairResult(epipolar_errors(*points, cameras, T_second_first), *errors, pose)
 
 
-def pair_figures(results: Iterable[PairResult]) -> Figures:
-    """Sum up the pairs of one method.
+def judge_footings(
+    found: Footings,
+    cameras: tuple[Camera, Camera],
+    T_second_first: NDArray[np.float64],
+    matching: MatchingConfig,
+) -> dict[str, PairResult]:
+    """Judge a method's matches on every footing; arguments as in :func:`judge_pair`."""
+    return {
+        footing: judge_matches(points, cameras, T_second_first, matching.max_error)
+        for footing, points in vars(found).items()
+    }
+
+
+def footing_figures(results: Sequence[Mapping[str, PairResult]]) -> Figures:
+    """Sum up the pairs of one method on every footing.
 
     Returns
     -------
-    pairs, matches and inlier_matches (mean per pair), median_, p90_epipolar_px and
-    share_below_1px (over all inlier matches of all pairs), rotation_error_deg and
+    Those of :func:`pair_figures` for the verified matches and, as ``published_*``, for the
+    published ones (``published_matches`` is their number); ``raw_*`` and ``guided_*``: matches,
+    correct_1px and correct_3px (means per pair), share_below_1px and share_below_3px.
+    """
+    of = {footing: [result[footing] for result in results] for footing in FOOTINGS}
+    figures = pair_figures(of["verified"])
+    published = pair_figures(of["published"])
+    published["matches"] = published.pop("inlier_matches")
+    figures |= prefixed("published", published)
+    for footing in ("raw", "guided"):
+        figures |= prefixed(footing, _right(of[footing]))
+    return figures
+
+
+def pair_figures(results: Sequence[PairResult]) -> Figures:
+    """Sum up the pairs of one method, of verified matches.
+
+    Returns
+    -------
+    pairs, inlier_matches, correct_1px and correct_3px (mean per pair), median_, p90_epipolar_px,
+    share_below_1px and share_below_3px (over all matches of all pairs), rotation_error_deg and
     translation_error_deg (median over pairs; a pair without a pose counts as 180 and 90
     degrees), auc_5deg, auc_10deg, auc_20deg.
     """
-    results = list(results)
     if not results:
         return {}
     off = np.concatenate([result.epipolar for result in results])
     rotation = np.array([result.rotation for result in results])
     translation = np.array([result.translation for result in results])
     areas = pose_auc(np.maximum(rotation, translation), AUC_DEG)
+    right = _right(results)
     figures: Figures = {
         "pairs": len(results),
-        "matches": float(np.mean([result.matches for result in results])),
-        "inlier_matches": len(off) / len(results),
+        "inlier_matches": right.pop("matches"),
+        **right,
         "rotation_error_deg": float(np.median(np.minimum(rotation, 180))),
         "translation_error_deg": float(np.median(np.minimum(translation, 90))),
     }
     if len(off):
         figures["median_epipolar_px"] = float(np.median(off))
         figures["p90_epipolar_px"] = float(np.percentile(off, 90))
-        figures["share_below_1px"] = float(np.mean(off < 1))
     areas_of = zip(AUC_DEG, areas, strict=True)
     return {**figures, **{f"auc_{degrees}deg": area for degrees, area in areas_of}}
+
+
+def _right(results: Sequence[PairResult]) -> Figures:
+    """Number of matches, and number and share of those near their true epipolar line."""
+    off = np.concatenate([result.epipolar for result in results])
+    figures: Figures = {"matches": len(off) / len(results)}
+    for limit in (1, 3):
+        figures[f"correct_{limit}px"] = int((off < limit).sum()) / len(results)
+        if len(off):
+            figures[f"share_below_{limit}px"] = float(np.mean(off < limit))
+    return figures
 
 
 def agreement_figures(results: Sequence[PairResult], others: Sequence[PairResult]) -> Figures:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from d2_ros.matching.neighbours import match
 
+Points = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Matched raw pixels of the first and of the second image, ``(M, 2)`` each."""
+
 Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Rows of the first and of the second frame."""
 

@@ -17,12 +17,20 @@ from d2_ros.evaluation.geometry import relative
 from d2_ros.evaluation.pairs import (
     MIN_BASELINE,
     PairResult,
-    Points,
     agreement_figures,
     judge_pair,
     pair_figures,
 )
-from d2_ros.evaluation.peers import Chain, Klt, Observed, Sparse, grey8, join, mutual_nearest
+from d2_ros.evaluation.peers import (
+    Chain,
+    Klt,
+    Observed,
+    Points,
+    Sparse,
+    grey8,
+    join,
+    mutual_nearest,
+)
 from d2_ros.evaluation.stages import PEERS, STAGES, Processor, stage_points
 from d2_ros.evaluation.standing import CommonMotion, figures_without_motion, standing_chi2
 from d2_ros.evaluation.tracking import (
@@ -194,15 +202,31 @@ def _matches(first: Seen, second: Seen, max_edge: int) -> dict[str, Points]:
     return found
 
 
-def sequence_figures(outcome: SequenceResult, source: Source) -> tuple[dict[str, Figures], Figures]:
+def sequence_figures(
+    outcome: SequenceResult,
+    source: Source,
+    poses: NDArray[np.float64] | None,
+    start: int = 0,
+) -> tuple[dict[str, Figures], Figures]:
     """Sum up a run: figures per method, and those of the sequence as a whole.
 
     On the synthetic sequence the latter hold the exact position errors and the calibration of
     the covariances.
+
+    Parameters
+    ----------
+    outcome
+        Of the run.
+    source
+        Where the frames came from, the whole of it.
+    poses
+        As in the run.
+    start
+        How many frames of `source` came before the first one.
     """
     from d2_ros.sources.synthetic import Synthetic
 
-    standing = stands(source.poses())
+    standing = stands(poses)
     figures: dict[str, Figures] = {}
     for name in METHODS:
         tracks = outcome.tracks[name]
@@ -219,7 +243,7 @@ def sequence_figures(outcome: SequenceResult, source: Source) -> tuple[dict[str,
                 ("blur", source.blur_frames),
                 ("exposure", source.exposure_frames),
             ):
-                figures[name] |= survival_figures(tracks, frames, source, stretch)
+                figures[name] |= survival_figures(tracks, frames, source, stretch, start)
     whole: Figures = {"frames": len(outcome.published)}
     if isinstance(source, Synthetic):
         errors = track_errors(outcome.published, source)

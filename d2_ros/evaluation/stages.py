@@ -10,17 +10,13 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import Config
-from d2_ros.evaluation.pairs import Points
-from d2_ros.evaluation.peers import Sparse, grey8, join, mutual_nearest, orb, root_sift
+from d2_ros.evaluation.peers import Points, Sparse, join, orb, root_sift
 from d2_ros.records import FrameResult, columns, split_stamp
 
 STAGES = ("d2", "d2_detected", "d2_published")
 
 PUBLISHED_OFFSET = 2.0
 """px of the network's image: D2-Net puts the cell that lies at 4 i + 3.5 at 4 i + 1.5."""
-
-STAMPS = (1_000_000_000, 2_000_000_000)
-"""Two images count as frames that are one second apart, ns."""
 
 
 class Processor(Protocol):
@@ -50,12 +46,10 @@ def stage_points(
     first_stamp: int,
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
     max_edge: int,
-    *,
-    tentative: bool = False,
 ) -> dict[str, Points]:
-    """Matches of two frames at every stage.
+    """Published matches of two frames at every stage.
 
-    The match rows with the first frame, where that was a keyframe of the window, and every
+    The inlier rows with the first frame, where that was a keyframe of the window, and every
     track that both frames see.
 
     Parameters
@@ -70,13 +64,11 @@ def stage_points(
         Of the two images.
     max_edge
         Parameter ``features.max_edge``.
-    tentative
-        Take all mutual matches rather than the published inliers.
     """
     rows = second.matches
     sec, nanosec = split_stamp(first_stamp)
     with_first = (rows["keyframe_sec"] == sec) & (rows["keyframe_nanosec"] == nanosec)
-    rows = rows[with_first & (tentative | (rows["inlier"] > 0))]
+    rows = rows[with_first & (rows["inlier"] > 0)]
     near, far = join(first["track_id"].astype(np.int64), second.features["track_id"].astype(int))
     new = ~(np.isin(near, rows["keyframe_index"]) | np.isin(far, rows["index"]))
     before = np.concatenate([rows["keyframe_index"].astype(np.int64), near[new]])
@@ -99,26 +91,3 @@ def stage_points(
 
 PEERS: dict[str, Callable[[NDArray[np.uint8], int], Sparse]] = {"sift": root_sift, "orb": orb}
 """Peers that detect and describe every image by itself."""
-
-
-def match_images(
-    frontend: Processor,
-    images: tuple[NDArray[Any], NDArray[Any]],
-    cameras: tuple[Camera | None, Camera | None] = (None, None),
-) -> dict[str, Points]:
-    """All mutual matches of two images, by every stage and every peer."""
-    frontend.reset()
-    first, second = (
-        frontend.process(image, stamp, camera)
-        for image, stamp, camera in zip(images, STAMPS, cameras, strict=True)
-    )
-    settings = frontend.config.features
-    shapes = (images[0].shape, images[1].shape)
-    found = stage_points(
-        first.features, second, STAMPS[0], shapes, settings.max_edge, tentative=True
-    )
-    for name, detect in PEERS.items():
-        ours, theirs = (detect(grey8(image), settings.max_keypoints) for image in images)
-        rows, rows_there = mutual_nearest(ours, theirs)
-        found[name] = ours.pixels[rows], theirs.pixels[rows_there]
-    return found

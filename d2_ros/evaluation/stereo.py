@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.errors import D2RosError
+from d2_ros.evaluation.footings import FOOTINGS, Footings, prefixed
 from d2_ros.evaluation.homographies import accuracy
-from d2_ros.evaluation.pairs import Points
+from d2_ros.evaluation.peers import Points
 from d2_ros.evaluation.tracking import Figures
 
 EDGE = 1.0
@@ -87,8 +89,28 @@ def stereo_errors(points: Points, disparity: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(np.linalg.norm(true - right, axis=1)[known])
 
 
-def stereo_figures(errors: NDArray[np.float64]) -> Figures:
-    """Matches with a truth, number and share within 0.5, 1 and 3 px, median error of those."""
+def judge_stereo(found: Footings, disparity: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Errors of a method's matches on every footing, px."""
+    return {name: stereo_errors(points, disparity) for name, points in vars(found).items()}
+
+
+def stereo_figures(errors: Mapping[str, NDArray[np.float64]]) -> Figures:
+    """Sum up a method's errors on every footing.
+
+    Returns
+    -------
+    Of the raw matches: matches (with a truth), share and number (``within_*``) within 0.5, 1 and
+    3 px, median error of those within 3; ``verified_*``, ``published_*``, ``guided_*``: the same
+    of the other footings.
+    """
+    of = {footing: _figures(errors[footing]) for footing in FOOTINGS}
+    figures = of.pop("raw")
+    for footing, named in of.items():
+        figures |= prefixed(footing, named)
+    return figures
+
+
+def _figures(errors: NDArray[np.float64]) -> Figures:
     limits = {"0.5px": 0.5, "1px": 1.0, "3px": 3.0}
     shares = accuracy(errors, tuple(limits.values()))
     near = errors[errors <= 3]

@@ -13,16 +13,11 @@ from d2_ros.evaluation.report import Figures
 Column = tuple[str, str, str]
 """Figure, heading, format."""
 
+_UNLIMITED = 10_000  # columns
+
 Tables = Mapping[str, Sequence[Column]]
 """Title -> columns."""
 
-HOMOGRAPHY_COLUMNS: tuple[Column, ...] = (
-    *((f"mma_{limit}px", f"MMA {limit} px", "{:.3f}") for limit in (1, 2, 3, 5, 10)),
-    ("matches", "matches", "{:.0f}"),
-    ("inlier_matches", "inliers", "{:.0f}"),
-    ("correct_1px", "within 1 px", "{:.0f}"),
-    ("correct_3px", "within 3 px", "{:.0f}"),
-)
 PAIR_COLUMNS: tuple[Column, ...] = (
     *((f"auc_{limit}deg", f"AUC {limit} deg", "{:.3f}") for limit in (5, 10, 20)),
     ("median_epipolar_px", "epip. px", "{:.3f}"),
@@ -57,12 +52,55 @@ ABLATION_COLUMNS: tuple[Column, ...] = (
     ("median_error_all_px", "all: median, px", "{:.4f}"),
     ("p90_error_all_px", "p90, px", "{:.3f}"),
 )
-STEREO_COLUMNS: tuple[Column, ...] = (
-    ("matches", "matches", "{:d}"),
-    *((f"share_{limit}px", f"share {limit} px", "{:.1%}") for limit in ("0.5", "1", "3")),
-    *((f"within_{limit}px", f"within {limit} px", "{:d}") for limit in ("0.5", "1", "3")),
-    ("median_within_3px_px", "median, px", "{:.3f}"),
+PUBLISHED_COLUMNS: tuple[Column, ...] = tuple(
+    (f"published_{key.replace('inlier_', '')}", heading.replace("inliers", "published"), form)
+    for key, heading, form in PAIR_COLUMNS
 )
+
+
+def _numbers(raw: str, verified: str, matches: str, right: str) -> tuple[Column, ...]:
+    """Number of matches and of right ones on every footing, from the names of the figures."""
+    footings = {"raw": raw, "verified": verified, "published": "published_", "guided": "guided_"}
+    columns: list[Column] = []
+    for footing, prefix in footings.items():
+        number = matches if footing == "verified" else "matches"
+        columns.append((f"{prefix}{number}", footing, "{:.0f}"))
+        columns += [
+            (f"{prefix}{right}_{limit}px", f"{footing} {limit} px", "{:.0f}") for limit in (1, 3)
+        ]
+    return tuple(columns)
+
+
+HOMOGRAPHY_TABLES: Tables = {
+    "Share of the matches that are right, mean over pairs": (
+        *((f"mma_{limit}px", f"raw {limit} px", "{:.3f}") for limit in (1, 2, 3, 5, 10)),
+        *((f"verified_mma_{limit}px", f"verified {limit} px", "{:.3f}") for limit in (1, 3)),
+    ),
+    "Number of matches and of right ones, mean over pairs": _numbers(
+        "", "verified_", "matches", "correct"
+    ),
+}
+PAIR_TABLES: Tables = {
+    "Pairs of images, verified matches": PAIR_COLUMNS,
+    "Pairs of images, published matches": PUBLISHED_COLUMNS,
+    "Share of the matches near their true epipolar line": (
+        *((f"raw_share_below_{limit}px", f"raw {limit} px", "{:.3f}") for limit in (1, 3)),
+        *((f"share_below_{limit}px", f"verified {limit} px", "{:.3f}") for limit in (1, 3)),
+    ),
+    "Number of matches and of those near their line, mean over pairs": _numbers(
+        "raw_", "", "inlier_matches", "correct"
+    ),
+}
+STEREO_TABLES: Tables = {
+    "Share of the matches with a true place that are right": (
+        *((f"share_{limit}px", f"raw {limit} px", "{:.1%}") for limit in ("0.5", "1", "3")),
+        *((f"verified_share_{limit}px", f"verified {limit} px", "{:.1%}") for limit in (0.5, 1, 3)),
+        ("verified_median_within_3px_px", "verified median, px", "{:.3f}"),
+    ),
+    "Number of matches with a true place and of right ones": _numbers(
+        "", "verified_", "matches", "within"
+    ),
+}
 
 
 def present(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[Column]:
@@ -82,11 +120,17 @@ def cells(figures: Mapping[str, Figures], columns: Sequence[Column]) -> list[lis
 
 def show(figures: Mapping[str, Figures], tables: Tables) -> None:
     """Print the tables."""
-    console = Console(width=None if sys.stdout.isatty() else 120)  # a log has room for columns
+    console = table_console()
     for title, columns in tables.items():
-        table = Table("", title=title)
+        table = Table(title=title)
+        table.add_column("", overflow="fold")
         for _, heading, _ in present(figures, columns):
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", overflow="fold")
         for row in cells(figures, columns):
             table.add_row(*row)
         console.print(table)
+
+
+def table_console() -> Console:
+    """Where tables go: as wide as the terminal, or in a file as wide as they are."""
+    return Console(width=None if sys.stdout.isatty() else _UNLIMITED)

@@ -78,21 +78,34 @@ def track_figures(frames: Sequence[Observed], size: tuple[int, int]) -> Figures:
 
 
 def survival_figures(
-    frames: Sequence[Observed], stretch: range, truth: Locator, name: str
+    frames: Sequence[Observed], stretch: range, truth: Locator, name: str, start: int = 0
 ) -> Figures:
     """Share of the tracks seen just before a stretch of frames that are seen just after it.
+
+    Parameters
+    ----------
+    frames
+        In time order.
+    stretch
+        Indices in the whole sequence.
+    truth
+        The whole sequence.
+    name
+        Of the stretch.
+    start
+        Index of ``frames[0]`` in the whole sequence.
 
     Returns
     -------
     survival_NAME, and survival_NAME_correct that counts only survivors within
     :data:`CORRECT_PX` of the true place; nothing where the sequence does not have both frames.
     """
-    before, after = stretch.start - 1, stretch.stop
+    before, after = stretch.start - 1 - start, stretch.stop - start
     if not len(stretch) or before < 0 or after >= len(frames):
         return {}
     alive = int((frames[before].ids > 0).sum())
     near, far = join(frames[before].ids, frames[after].ids)
-    true, _ = truth.locate(before, frames[before].pixels[near], after)
+    true, _ = truth.locate(before + start, frames[before].pixels[near], after + start)
     off = np.linalg.norm(true - frames[after].pixels[far], axis=1)
     return {
         f"survival_{name}": len(near) / max(alive, 1),

@@ -109,7 +109,7 @@ def interpolate(
     """
     known, first = np.unique(known, return_index=True)
     poses = poses[first]
-    sure = np.isfinite(poses).all(axis=(1, 2))
+    sure = np.asarray(np.isfinite(poses).all(axis=(1, 2)))
     result = np.full((len(stamps), 4, 4), np.nan)
     after = np.searchsorted(known, stamps)  # the first known one that is not earlier
     late = np.minimum(after, len(known) - 1)
