@@ -50,6 +50,9 @@ def register(app: typer.Typer) -> None:
     group.command("homographies")(homographies)
     group.command("pairs")(pairs)
     group.command("stereo")(stereo)
+    from d2_ros.commands import evaluate_made  # it imports this module
+
+    evaluate_made.register(group)
     app.add_typer(group, name="evaluate")
 
 

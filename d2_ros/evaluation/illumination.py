@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.errors import D2RosError
+from d2_ros.evaluation.seen import Truth
 from d2_ros.sources.synthetic.textures import photograph
 
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "motorcycle", "rocket")
@@ -37,7 +38,6 @@ ROTATION_DEG, ZOOM, SHIFT, TILT = 8.0, 1.1, 0.05, 0.1
 
 _WINDOW = 0.7  # share of the largest rectangle in the photograph that the first image shows
 _FINER = 2  # pixels are averages of so many squared: no aliasing, finer steps of interpolation
-_ATTEMPTS = 1000
 _DISPLAY = 2.2  # exponent from grey values to light
 _ELECTRONS, _READ_NOISE = 1000.0, 2.5  # at white by day; standard deviation of the read-out
 _NIGHT_CURVE, _NIGHT_WHITE = 1.4, 0.6  # exponent and height of a tone curve that keeps night dark
@@ -113,21 +113,29 @@ def illumination_pairs(
                 yield LightPair(photo, kind, strength, before, after, homography)
 
 
-def seen_in_both(pixels: Float, homography: Float, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Tell which places of the first image the second one shows as well.
+def seen_by(homography: Float, size: tuple[int, int]) -> Truth:
+    """The truth of a pair: where places of the first image lie, and which the second one shows.
 
     Parameters
     ----------
-    pixels
-        ``(N, 2)`` places in the first image, px.
     homography
         ``(3, 3)`` from the first to the second image.
     size
         (width, height) of the second image, px.
     """
-    there = cv2.perspectiveTransform(pixels[None].astype(np.float64), homography)[0]
     edge = np.array(size) - 0.5
-    return np.asarray(((there >= -0.5) & (there <= edge)).all(axis=1))
+
+    def truth(pixels: Float) -> tuple[Float, NDArray[np.bool_]]:
+        there = transform(pixels, homography)
+        return there, np.asarray(((there >= -0.5) & (there <= edge)).all(axis=1))
+
+    return truth
+
+
+def transform(pixels: Float, homography: Float) -> Float:
+    """``(N, 2)`` places through a homography."""
+    there = np.column_stack([pixels, np.ones(len(pixels))]) @ homography.T
+    return np.asarray(there[:, :2] / there[:, 2:])
 
 
 def change(level: Float, kind: str, strength: int, rng: np.random.Generator) -> Float:
@@ -152,8 +160,8 @@ def _gamma(level: Float, exponent: float, rng: np.random.Generator) -> Float:
 def _shading(level: Float, depth: float, rng: np.random.Generator) -> Float:
     """Shade as of objects beside the picture: smooth random shapes with soft edges."""
     height, width = level.shape[:2]
-    field = rng.normal(size=(height, width))
-    field = cv2.GaussianBlur(field, (0, 0), width / 10, borderType=cv2.BORDER_REFLECT)
+    noise = rng.normal(size=(height, width))
+    field = _smooth(noise, width / 10)
     covered = 1 / (1 + np.exp(-4 * (field - np.median(field)) / field.std()))
     return np.asarray(_seen(_light(level) * (1 - depth * covered)[..., None]))
 
@@ -172,7 +180,13 @@ def _exposure(level: Float, stops: float, rng: np.random.Generator) -> Float:
 
 def _blur(level: Float, share: float, rng: np.random.Generator) -> Float:
     sigma = share * level.shape[1]
-    return np.asarray(_seen(cv2.GaussianBlur(_light(level), (0, 0), sigma)))
+    return _seen(_smooth(_light(level), sigma))
+
+
+def _smooth(image: Float, sigma: float) -> Float:
+    return np.asarray(
+        cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT), np.float64
+    )
 
 
 _CHANGES: Mapping[str, Callable[[Float, float, np.random.Generator], Float]] = {
@@ -220,20 +234,20 @@ def _views(
     base = np.diag([scale, scale, 1.0])
     base[:2, 2] = (np.array(size) - 1) / 2 - scale * (np.array(photo[1::-1]) - 1) / 2
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
-    for _ in range(_ATTEMPTS):
-        H = _viewpoint(size, rng)
-        back = cv2.perspectiveTransform(corners[None], np.linalg.inv(H @ base))[0]
+    for attempt in count():
+        H = _viewpoint(size, rng, 0.99**attempt)  # less and less far, so that it comes to an end
+        back = transform(corners, np.linalg.inv(H @ base))
         if ((back >= 0) & (back <= np.array(photo[1::-1]) - 1)).all():
-            return base, H
-    raise D2RosError(f"no viewpoint shows a photograph everywhere at {width}x{height}; use 4:3")
+            break
+    return base, H
 
 
-def _viewpoint(size: tuple[int, int], rng: np.random.Generator) -> Float:
-    """Draw a turn, a zoom, a shift and a tilt about the centre of the images."""
-    angle = np.radians(rng.uniform(-1, 1) * ROTATION_DEG)
-    zoom = ZOOM ** rng.uniform(-1, 1)
-    shift = rng.uniform(-1, 1, 2) * SHIFT * size[0]
-    tilt = rng.uniform(-1, 1, 2) * TILT / size[0]
+def _viewpoint(size: tuple[int, int], rng: np.random.Generator, reach: float) -> Float:
+    """Draw a turn, a zoom, a shift and a tilt about the centre, up to a share of the most."""
+    angle = np.radians(rng.uniform(-1, 1) * reach * ROTATION_DEG)
+    zoom = ZOOM ** (rng.uniform(-1, 1) * reach)
+    shift = rng.uniform(-1, 1, 2) * reach * SHIFT * size[0]
+    tilt = rng.uniform(-1, 1, 2) * reach * TILT / size[0]
     cosine, sine = zoom * np.cos(angle), zoom * np.sin(angle)
     motion = np.array([[cosine, -sine, shift[0]], [sine, cosine, shift[1]], [*tilt, 1.0]])
     to_centre = np.eye(3)

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from d2_ros.errors import D2RosError
 from d2_ros.evaluation.illumination import (
     PHOTOGRAPHS,
     STRENGTHS,
     UNCHANGED,
     illumination_pairs,
-    seen_in_both,
+    seen_by,
+    transform,
 )
 
 SIZE = (160, 120)
@@ -27,6 +27,10 @@ def pairs():
 
 def of_kind(pairs, photo, kind):
     return [pair for pair in pairs if pair.photo == photo and pair.kind == kind]
+
+
+def correlation(one, other):
+    return np.corrcoef(one.ravel().astype(float), other.ravel().astype(float))[0, 1]
 
 
 def digest(pairs):
@@ -61,46 +65,41 @@ def test_the_homography_is_where_an_alignment_of_the_images_ends(photo):
     pair = next(illumination_pairs(0, (320, 240), (photo,)))
     start = pair.homography / pair.homography[2, 2]
     start[:2, 2] += [1.5, -1.5]
-    first, second = (
-        cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in (pair.first, pair.second)
-    )
+    first, second = (cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in (pair.first, pair.second))
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-7)
     correlation, found = cv2.findTransformECC(
         first, second, start.astype(np.float32), cv2.MOTION_HOMOGRAPHY, criteria, None, 3
     )
     assert correlation > 0.99
     grid = np.stack(np.meshgrid(np.arange(20.0, 301, 40), np.arange(20.0, 221, 40)), -1)
-    grid = grid.reshape(-1, 2)[seen_in_both(grid.reshape(-1, 2), pair.homography, (320, 240))]
-    there, aligned = (
-        cv2.perspectiveTransform(grid[None], H.astype(np.float64))[0]
-        for H in (pair.homography, found)
-    )
+    grid = grid.reshape(-1, 2)
+    grid = grid[seen_by(pair.homography, (320, 240))(grid)[1]]
+    there, aligned = (transform(grid, H.astype(np.float64)) for H in (pair.homography, found))
     assert np.abs(there - aligned).max() < 0.05
     assert np.linalg.norm(there - grid, axis=1).mean() > 3  # identity is no answer
 
 
 def test_both_images_show_the_photograph_everywhere(monkeypatch):
-    """A white photograph stays white: no border of it is in either image."""
+    """A white photograph on black ground stays white: neither image shows a border of it."""
     white = np.full((480, 640, 3), 255, np.uint8)
     monkeypatch.setattr("d2_ros.evaluation.illumination.photograph", lambda name: white)
     monkeypatch.setattr(cv2, "BORDER_REFLECT_101", cv2.BORDER_CONSTANT)
     for seed in range(10):
-        pair = next(illumination_pairs(seed, SIZE))
+        pair = next(illumination_pairs(seed, SIZE if seed else (20, 640)))
         assert pair.first.min() == pair.second.min() == 255
-        assert (cv2.perspectiveTransform(np.array([[[0.0, 0], [159, 119]]]), pair.homography)
-                > -40).all()  # fmt: skip
 
 
-def test_each_strength_is_further_from_the_unchanged_image_than_the_last(pairs):
+def test_each_strength_is_less_like_the_unchanged_image_than_the_last(pairs):
     for photo in ("astronaut", "coffee"):
         plain = of_kind(pairs, photo, UNCHANGED)[0]
         for kind in STRENGTHS:
             steps = of_kind(pairs, photo, kind)
             assert all(np.array_equal(step.first, plain.first) for step in steps)
             assert all(np.array_equal(step.homography, plain.homography) for step in steps)
-            off = [np.abs(step.second.astype(float) - plain.second).mean() for step in steps]
-            assert 1 < off[0], (kind, off)
-            assert (np.diff(off) > 0.2).all(), (kind, off)
+            alike = [correlation(step.second, plain.second) for step in steps]
+            assert alike[0] < 0.999, (kind, alike)
+            assert (np.diff(alike) < -0.002).all(), (kind, alike)
+            assert alike[-1] > 0.5, (kind, alike)  # hard, but not impossible
 
 
 def test_light_changes_as_its_kind_says(pairs):
@@ -124,11 +123,7 @@ def test_places_seen_in_both_images_are_those_that_map_into_the_second():
     shift = np.eye(3)
     shift[:2, 2] = [10, -5]
     pixels = np.array([[0, 0], [0, 4.6], [149.4, 50], [149.6, 50], [20, 119.0]])
-    seen = seen_in_both(pixels, shift, (160, 120))
+    there, seen = seen_by(shift, (160, 120))(pixels)
+    np.testing.assert_allclose(there, pixels + np.array([10, -5]))
     np.testing.assert_array_equal(seen, [False, True, True, False, True])
-    assert seen_in_both(np.empty((0, 2)), shift, (160, 120)).shape == (0,)
-
-
-def test_a_shape_in_which_a_photograph_leaves_no_room_is_refused():
-    with pytest.raises(D2RosError, match="use 4:3"):
-        next(illumination_pairs(0, (480, 120), ("astronaut",)))
+    assert seen_by(shift, (160, 120))(np.empty((0, 2)))[1].shape == (0,)
