@@ -97,7 +97,8 @@ def test_each_strength_is_less_like_the_unchanged_image_than_the_last(pairs):
             assert all(np.array_equal(step.first, plain.first) for step in steps)
             assert all(np.array_equal(step.homography, plain.homography) for step in steps)
             alike = [correlation(step.second, plain.second) for step in steps]
-            assert alike[0] < 0.999, (kind, alike)
+            # Half a stop more light cuts off little: most of it is another factor.
+            assert (np.diff([1, *alike]) < -5e-5).all(), (kind, alike)
             assert (np.diff(alike) < -0.002).all(), (kind, alike)
             assert alike[-1] > 0.5, (kind, alike)  # hard, but not impossible
 
