@@ -107,7 +107,7 @@ def illumination(
 def gaps(
     out: Out,
     source: Sequence = "synthetic:size=320x240",
-    every: Every = 3,
+    every: Every = 5,
     params_file: ParamsFile = None,
     overrides: Overrides = None,
     json: Json = None,

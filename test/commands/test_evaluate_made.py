@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 METHODS = ("d2", "d2_detected", "d2_published", "sift", "orb", "klt")
-TINY = ("-p", "threads:=1", "-p", "features.max_keypoints:=200")
+TINY = ("-p", "threads:=1", "-p", "features.max_keypoints:=100")
 
 pytest.importorskip("skimage")
 
