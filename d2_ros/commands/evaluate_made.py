@@ -41,7 +41,7 @@ def illumination(
     """Judge matches under changing light, on photographs that come with scikit-image."""
     from collections import defaultdict
 
-    from d2_ros.evaluation.curves import right_matches
+    from d2_ros.evaluation.curves import group_curve
     from d2_ros.evaluation.footings import prefixed
     from d2_ros.evaluation.homographies import homography_figures
     from d2_ros.evaluation.illumination import (
@@ -89,7 +89,7 @@ def illumination(
         for kind, steps in STRENGTHS.items()
     }
     plots = {
-        f"Right {footing} matches": right_matches(figures, series, f"{prefix}correct_3px", label)
+        f"Right {footing} matches": group_curve(figures, series, f"{prefix}correct_3px", label)
         for footing, prefix, label in (
             ("raw", "", "raw matches within 3 px"),
             ("verified", "verified_", "verified matches within 3 px"),
@@ -115,7 +115,7 @@ def gaps(
     """Judge matches of frames 10 to 60 apart, without the frames between."""
     from collections import defaultdict
 
-    from d2_ros.evaluation.curves import right_matches
+    from d2_ros.evaluation.curves import group_curve
     from d2_ros.evaluation.footings import prefixed
     from d2_ros.evaluation.gaps import (
         GAPS,
@@ -160,13 +160,13 @@ def gaps(
     headings = {f"gap{gap}": str(gap) for gap in used}
     series = {"frames apart": [(f"gap{gap}", str(gap)) for gap in used]}
     plots = {
-        f"Right {footing} matches": right_matches(figures, series, f"{prefix}correct_3px", label)
+        f"Right {footing} matches": group_curve(figures, series, f"{prefix}correct_3px", label)
         for footing, prefix, label in (
             ("raw", "", "raw matches within 3 px"),
             ("verified", "verified_", "verified matches within 3 px"),
         )
     }
-    plots["Pose AUC"] = right_matches(figures, series, "auc_10deg", "pose AUC at 10 degrees")
+    plots["Pose AUC"] = group_curve(figures, series, "auc_10deg", "pose AUC at 10 degrees")
     everything = {
         "source": source, "width": size[0], "height": size[1], "every": every,
         **{f"gap{gap}_share_seen_in_both": sum(s) / len(s) for gap, s in shares.items()},

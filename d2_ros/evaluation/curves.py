@@ -105,7 +105,7 @@ def length_curve(tracked: Mapping[str, NDArray[np.int64]]) -> bytes:
     return png(draw)
 
 
-def right_matches(
+def group_curve(
     figures: Mapping[str, Mapping[str, Any]],
     series: Mapping[str, Sequence[tuple[str, str]]],
     figure: str,
