@@ -15,6 +15,9 @@ from d2_ros.errors import D2RosError
 MODELS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (5, 8, 12, 14), "equidistant": (4,)}
 """Distortion models of ``sensor_msgs/CameraInfo`` and how many coefficients each may have."""
 
+_MOST = 14
+"""Coefficients that any driver pads to: OpenCV's most. More are no padding but a mistake."""
+
 ALIASES = {"": "plumb_bob", "none": "plumb_bob", "fisheye": "equidistant"}
 """Other names under which drivers send them: ``none`` comes with no coefficients or zeros."""
 
@@ -307,7 +310,7 @@ def _plain_distortion(
         distortion = np.empty(0)
     model = ALIASES.get(model, model)
     counts = MODELS.get(model, ())
-    if len(distortion) not in counts:
+    if len(distortion) not in counts and len(distortion) <= _MOST:
         used = np.trim_zeros(distortion, "b")
         fitting = [count for count in counts if len(used) <= count < len(distortion)]
         distortion = distortion[: min(fitting)] if fitting else distortion

@@ -7,13 +7,18 @@ them, or a place on the opposite side of the axis. Nothing is returned there.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numba import float64, types
 from numpy.typing import NDArray
 
+from d2_ros.machine_code import machine_code
+
 _Floats = NDArray[np.float64]
+_TABLE, _COLUMN = float64[:, ::1], float64[::1]
 
 _KNOTS = 1024
 _ZOOMS = 2  # closer looks at where it turns, each within two knots of the last
@@ -73,82 +78,93 @@ class Lens:
         """
         if self.model != "equidistant" and not self.coefficients.any():
             return places, np.zeros(len(places))
-        solve = self._solve_angle if self.model == "equidistant" else self._solve_plane
-        with np.errstate(all="ignore"):  # beyond the turning point anything may come out
-            x, y, error, slope = solve(*places.T)
-            angle = np.arctan(np.hypot(x, y))
-            lost = ~((slope > 0) & (angle < self.limit))
-        x[lost] = y[lost] = error[lost] = np.nan
-        return np.column_stack([x, y]), error
+        equidistant = self.model == "equidistant"
+        coefficients = np.zeros(4 if equidistant else 14)
+        coefficients[: len(self.coefficients)] = self.coefficients
+        places = np.ascontiguousarray(places)
+        if not equidistant and coefficients[12:].any():
+            places = _upright(places, *coefficients[12:].tolist())
+        found, error = np.empty_like(places), np.empty(len(places))
+        slope, distance = np.empty_like(error), np.hypot(places[:, 0], places[:, 1])
+        start = np.interp(distance, self.distance, self.angle)
+        solve = _solve_angles if equidistant else _solve_places
+        solve(places, distance, start, coefficients, found, error, slope)
+        angle = np.arctan(np.hypot(found[:, 0], found[:, 1]))
+        lost = ~((slope > 0) & (angle < self.limit))
+        found[lost], error[lost] = np.nan, np.nan
+        return found, error
 
     def sees(self, directions: _Floats) -> NDArray[np.bool_]:
         """Which ``(N, 2)`` directions (x, y) at depth 1 lie before the turning point."""
         return np.arctan(np.linalg.norm(directions, axis=1)) < self.limit
 
-    def _start(self, distance: _Floats) -> _Floats:
-        return np.interp(distance, self.distance, self.angle)
 
-    def _solve_angle(self, u: _Floats, v: _Floats) -> tuple[_Floats, ...]:
-        """Newton's method on the angle: x and y at depth 1, error and slope there."""
-        k1, k2, k3, k4 = self.coefficients
-        distance = np.hypot(u, v)
-        angle = self._start(distance)
+@machine_code(types.void(_TABLE, _COLUMN, _COLUMN, _COLUMN, _TABLE, _COLUMN, _COLUMN))
+def _solve_angles(
+    places: _Floats, distance: _Floats, start: _Floats, coefficients: _Floats,
+    found: _Floats, error: _Floats, slope: _Floats,
+) -> None:  # fmt: skip
+    """Newton's method on the angle: x and y at depth 1, error and slope there."""
+    k1, k2, k3, k4 = coefficients[0], coefficients[1], coefficients[2], coefficients[3]
+    for n in range(len(places)):
+        angle, gap, growth = start[n], np.inf, 0.0
         for step in range(_STEPS + 1):
             s = angle * angle
-            gap = angle * (1 + s * (k1 + s * (k2 + s * (k3 + s * k4)))) - distance
-            slope = 1 + s * (3 * k1 + s * (5 * k2 + s * (7 * k3 + s * 9 * k4)))
-            if step == _STEPS or _converged(gap):
+            gap = angle * (1 + s * (k1 + s * (k2 + s * (k3 + s * k4)))) - distance[n]
+            growth = 1 + s * (3 * k1 + s * (5 * k2 + s * (7 * k3 + s * 9 * k4)))
+            if step == _STEPS or not abs(gap) > _CONVERGED:
                 break
-            angle = angle - gap / slope
-        slope[angle >= np.pi / 2] = 0  # whose tangent would lie on the other side of the axis
-        straight = np.where(distance > 0, np.tan(angle) / distance, 1.0)
-        return u * straight, v * straight, np.abs(gap), slope
+            angle -= gap / growth
+        straight = math.tan(angle) / distance[n] if distance[n] > 0 else 1.0
+        found[n, 0], found[n, 1] = places[n, 0] * straight, places[n, 1] * straight
+        # From 90 degrees on the tangent lies on the other side of the axis.
+        error[n], slope[n] = abs(gap), growth if angle < np.pi / 2 else 0.0
 
-    def _solve_plane(self, u: _Floats, v: _Floats) -> tuple[_Floats, ...]:
-        """Newton's method on the plane, likewise; the slope is the determinant of the Jacobian."""
-        k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4, *tilt = np.pad(
-            self.coefficients, (0, 14 - len(self.coefficients))
-        )
-        if any(tilt):
-            u, v = _upright(u, v, *tilt)
-        distance = np.hypot(u, v)
-        straight = np.where(distance > 0, np.tan(self._start(distance)) / distance, 1.0)
-        x, y = u * straight, v * straight
+
+@machine_code(types.void(_TABLE, _COLUMN, _COLUMN, _COLUMN, _TABLE, _COLUMN, _COLUMN))
+def _solve_places(
+    places: _Floats, distance: _Floats, start: _Floats, coefficients: _Floats,
+    found: _Floats, error: _Floats, slope: _Floats,
+) -> None:  # fmt: skip
+    """Newton's method on the plane, likewise; the slope is the determinant of the Jacobian."""
+    k1, k2, p1, p2 = coefficients[0], coefficients[1], coefficients[2], coefficients[3]
+    k3, k4, k5, k6 = coefficients[4], coefficients[5], coefficients[6], coefficients[7]
+    s1, s2, s3, s4 = coefficients[8], coefficients[9], coefficients[10], coefficients[11]
+    for n in range(len(places)):
+        straight = math.tan(start[n]) / distance[n] if distance[n] > 0 else 1.0
+        x, y = places[n, 0] * straight, places[n, 1] * straight
+        miss, size = np.inf, 0.0
         for step in range(_STEPS + 1):
-            xx, xy, yy = x * x, x * y, y * y
-            r = xx + yy
+            r = x * x + y * y
             below = 1 + r * (k4 + r * (k5 + r * k6))
             radial = (1 + r * (k1 + r * (k2 + r * k3))) / below
             growth = k1 + r * (2 * k2 + r * 3 * k3) - radial * (k4 + r * (2 * k5 + r * 3 * k6))
-            growth = 2 * growth / below
-            gap_u = x * radial + 2 * p1 * xy + p2 * (r + 2 * xx) + r * (s1 + r * s2) - u
-            gap_v = y * radial + p1 * (r + 2 * yy) + 2 * p2 * xy + r * (s3 + r * s4) - v
-            shared = xy * growth + 2 * p1 * x + 2 * p2 * y
+            growth *= 2 / below
+            tangential_u = 2 * p1 * x * y + p2 * (r + 2 * x * x)
+            tangential_v = p1 * (r + 2 * y * y) + 2 * p2 * x * y
+            u = x * radial + tangential_u + r * (s1 + r * s2) - places[n, 0]
+            v = y * radial + tangential_v + r * (s3 + r * s4) - places[n, 1]
+            shared = x * y * growth + 2 * p1 * x + 2 * p2 * y
             prism_u, prism_v = 2 * s1 + 4 * s2 * r, 2 * s3 + 4 * s4 * r
-            ux = radial + xx * growth + 2 * p1 * y + 6 * p2 * x + x * prism_u
+            ux = radial + x * x * growth + 2 * p1 * y + 6 * p2 * x + x * prism_u
             uy, vx = shared + y * prism_u, shared + x * prism_v
-            vy = radial + yy * growth + 6 * p1 * y + 2 * p2 * x + y * prism_v
-            slope = ux * vy - uy * vx
-            error = np.hypot(gap_u, gap_v)
-            if step == _STEPS or _converged(error):
+            vy = radial + y * y * growth + 6 * p1 * y + 2 * p2 * x + y * prism_v
+            miss, size = math.hypot(u, v), ux * vy - uy * vx
+            if step == _STEPS or not miss > _CONVERGED:
                 break
-            x = x - (vy * gap_u - uy * gap_v) / slope
-            y = y - (ux * gap_v - vx * gap_u) / slope
-        return x, y, error, slope
+            x -= (vy * u - uy * v) / size
+            y -= (ux * v - vx * u) / size
+        found[n, 0], found[n, 1], error[n], slope[n] = x, y, miss, size
 
 
-def _converged(error: _Floats) -> bool:
-    """Whether all have arrived but those that have left the region and never will."""
-    return not (np.abs(error) > _CONVERGED).any()
-
-
-def _upright(u: _Floats, v: _Floats, x: float, y: float) -> tuple[_Floats, _Floats]:
+def _upright(places: _Floats, x: float, y: float) -> _Floats:
     """Undo the tilt of the sensor, as OpenCV defines it (Scheimpflug), by angles about x and y."""
     turn = cv2.Rodrigues(np.array([0, -y, 0.0]))[0] @ cv2.Rodrigues(np.array([-x, 0.0, 0]))[0]
     flatten = np.diag([turn[2, 2], turn[2, 2], 1.0])
     flatten[:2, 2] = -turn[:2, 2]
-    rays = np.linalg.inv(flatten @ turn) @ [u, v, np.ones_like(u)]
-    return rays[0] / rays[2], rays[1] / rays[2]
+    rays = np.column_stack([places, np.ones(len(places))]) @ np.linalg.inv(flatten @ turn).T
+    with np.errstate(all="ignore"):
+        return np.ascontiguousarray(rays[:, :2] / rays[:, 2:])
 
 
 def _rising(model: str, coefficients: _Floats, angle: _Floats) -> tuple[_Floats, _Floats, float]:

@@ -397,6 +397,7 @@ def test_what_drivers_pad_and_how_they_name_it_changes_nothing(model, given, tak
         ("plumb_bob", [0.1] * 8, K, "8 coefficients.*or be named rational_polynomial"),
         ("equidistant", [0.1] * 5, K, "5 coefficients; it must have 4, or be named plumb_bob"),
         ("equidistant", [], K, "0 coefficients"),
+        ("plumb_bob", [0.0] * 15, K, "15 coefficients"),
         ("none", [0.1, 0, 0, 0, 0], K, r"'none' comes with coefficients \[0.1, .*name their model"),
         ("plumb_bob", [], K.T, "last row of K is .*row-major"),
         ("plumb_bob", [np.nan] * 5, K, "NaN"),

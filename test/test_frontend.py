@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
 
 from d2_ros.camera import Camera
 from d2_ros.config import Config, with_values
@@ -247,3 +250,33 @@ def test_refinement_off_publishes_detected_positions(source, config, frontend):
         np.testing.assert_array_equal(rows["u"], rows["u_detected"])
         assert not rows["refined"].any()
     assert (rows["track_length"] > 1).sum() > 50
+
+
+SIMULATED = np.random.default_rng(0).uniform(0, 256, (16, 20)).repeat(6, 0).repeat(6, 1)
+
+
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(
+    blur=st.sampled_from([0.0, 1.5]),
+    flat=st.sampled_from([0.0, 0.5, 1.0]),
+    path=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=3, max_size=3),
+)
+@example(blur=1.5, flat=0.0, path=[(5, 5)] * 3)  # identical frames
+@example(blur=1.5, flat=0.0, path=[(0, 0), (4, 3), (8, 6)])  # exact shifts
+@example(blur=0.0, flat=0.5, path=[(0, 0), (3, 0), (6, 0)])
+def test_every_covariance_without_noise_is_finite_and_positive_definite(
+    frontend, results, blur, flat, path
+):  # `results` first: they are of the same front-end
+    # A simulator's images: 28 of 112 rows were singular, and shifts of whole pixels gave NaN.
+    picture = cv2.GaussianBlur(SIMULATED, (0, 0), blur) if blur else SIMULATED.copy()
+    picture[: int(flat * len(picture))] = 128
+    frontend.reset()
+    for stamp, (u, v) in enumerate(path, 1):
+        result = frontend.process(picture[v : v + 72, u : u + 96].round().astype(np.uint8), stamp)
+        for rows in (result.features, result.tracks):
+            if rows is not None and len(rows):
+                uu, uv, vv = (rows[f"sigma_{axes}"].astype(float) for axes in ("uu", "uv", "vv"))
+                assert np.isfinite(uu + uv + vv).all()
+                assert (np.minimum(uu, vv) > 0).all()
+                assert (uu * vv - uv**2 > 1e-3 * uu * vv).all()

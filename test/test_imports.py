@@ -23,6 +23,7 @@ ALLOWED = {
     **{name: {"errors"} for name in LEAVES},
 }
 ALLOWED["camera"] |= {"distortion"}
+ALLOWED["distortion"] |= {"machine_code"}
 ALLOWED["vins"] = LEAVES
 ALLOWED["node"] |= {"sources", "vins"}  # plays and records; the layout of one topic
 ABOVE = {"node", "commands", "cli", "evaluation", "training", "frontend"}

@@ -51,6 +51,9 @@ def register(app: typer.Typer) -> None:
     group.command("homographies")(homographies)
     group.command("pairs")(pairs)
     group.command("stereo")(stereo)
+    from d2_ros.commands import evaluate_made  # it imports this module
+
+    evaluate_made.register(group)
     app.add_typer(group, name="evaluate")
 
 
@@ -88,10 +91,10 @@ def sequence(
     opened = open_source(source, image_topic)
     if ablation and not isinstance(opened, Synthetic):
         raise D2RosError(f"--ablation needs exact ground truth: SRC synthetic, not {opened.name}")
-    output_files([json], source, params_file)
-    folder = output_folder(out, source)
     used = cut(opened, start, frames)
     poses = known_poses(used)
+    output_files([json], source, params_file)
+    folder = output_folder(out, source)
     frontend = FrontEnd(config)
     recorder = Recorder(frontend) if ablation else None
     damage: list[D2RosError] = []

@@ -103,3 +103,43 @@ def length_curve(tracked: Mapping[str, NDArray[np.int64]]) -> bytes:
         legend_above(axes)
 
     return png(draw)
+
+
+def group_curve(
+    figures: Mapping[str, Mapping[str, Any]],
+    series: Mapping[str, Sequence[tuple[str, str]]],
+    figure: str,
+    label: str,
+) -> bytes:
+    """A figure of each method over groups of pairs that get harder, side by side.
+
+    Parameters
+    ----------
+    figures
+        Per method; the figure of a group is ``GROUP_FIGURE``.
+    series
+        Title -> groups, each with the text below it.
+    figure, label
+        Name of the figure, and the text of its axis.
+    """
+
+    def draw(axes: Axes) -> None:
+        ticks: list[int] = []
+        texts: list[str] = []
+        for title, groups in series.items():
+            places = len(ticks) + len(axes.texts) + np.arange(len(groups))
+            for method, named in figures.items():
+                values = [named[f"{group}_{figure}"] for group, _ in groups]
+                new = None if axes.texts else method  # one entry of the legend per method
+                axes.plot(places, values, ".-", color=COLOURS.get(method), label=new)
+            ticks += places.tolist()
+            texts += [text for _, text in groups]
+            middle = float(places.mean())
+            axes.text(middle, -0.12, title, ha="center", va="top",
+                      transform=axes.get_xaxis_transform())  # fmt: skip
+        axes.set_xticks(ticks, texts)
+        axes.set(ylabel=label)
+        axes.set_ylim(bottom=0)
+        legend_above(axes)
+
+    return png(draw)

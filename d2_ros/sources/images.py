@@ -206,6 +206,8 @@ def read_image(path: Path) -> NDArray[Any]:
         content = path.read_bytes()
     except OSError as error:
         raise D2RosError(f"image {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a name with a null in it, out of a table
+        raise D2RosError(f"image {str(path)!r} cannot be read: {error}") from None
     if _header(content) is None:
         return _decode(content, f"image {path}")
     try:

@@ -87,8 +87,10 @@ def pose_matrices(positions: ArrayLike, quaternions: ArrayLike) -> NDArray[np.fl
     poses = np.full((len(where), 4, 4), np.nan)
     poses[known] = np.eye(4)
     poses[known, :3, 3] = where[known]
+    largest = np.abs(turn[known]).max(axis=1, keepdims=True)
+    turn = turn[known] / np.where(largest > 0, largest, 1)  # else the square of 1e200 is infinite
     try:
-        poses[known, :3, :3] = Rotation.from_quat(turn[known]).as_matrix()
+        poses[known, :3, :3] = Rotation.from_quat(turn).as_matrix()
     except ValueError as error:
         raise D2RosError(f"ground truth holds an unusable quaternion: {error}") from None
     return poses

@@ -216,6 +216,26 @@ def test_a_part_of_a_sequence_is_judged_as_that_part(tmp_path, d2_ros):
         assert words in outcome.err
 
 
+def test_a_sequence_that_ends_in_damage_is_told_up_to_there(tmp_path, d2_ros):
+    from d2_ros.sources import open_source
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, frame in enumerate(open_source(SEQUENCE)):
+        cv2.imwrite(str(folder / f"{number}.png"), frame.image)
+    damaged = folder / "6.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    told = tmp_path / "s.json"
+    arguments = ["--out", tmp_path / "out", "--json", told, *ONE_THREAD]
+    outcome = d2_ros("evaluate", "sequence", folder, *arguments)
+    assert outcome.code == 2
+    assert "6.png" in outcome.err
+    figures = json.loads(told.read_text())
+    assert figures["frames"] == 6
+    assert figures["d2.mean_track_length"] > 2
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_tables_in_a_file_cut_no_name_and_no_figure(tmp_path, capsys):
     from d2_ros.evaluation.tables import show
 

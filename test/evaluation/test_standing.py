@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from d2_ros.evaluation.peers import Observed
-from d2_ros.evaluation.standing import CommonMotion, figures_without_motion
+from d2_ros.evaluation.standing import CommonMotion, carry_back, figures_without_motion
 from d2_ros.evaluation.tracking import standing_figures
 from d2_ros.sources.synthetic import open_synthetic
 
@@ -80,3 +80,9 @@ def test_frames_without_texture_have_no_motion_and_do_not_count():
     blank.add(np.full_like(IMAGE, 90))
     blank.add(IMAGE)
     assert figures_without_motion(frames[:2], blank.homographies) == {}
+
+
+def test_the_sign_and_the_factor_of_a_motion_say_nothing():
+    motion = np.array([[1.01, 0.02, 3.0], [-0.01, 0.99, -2.0], [1e-5, -2e-5, 1.0]])
+    pixels = np.random.default_rng(0).uniform(0, 200, (20, 2))
+    np.testing.assert_allclose(carry_back(pixels, -4 * motion), carry_back(pixels, motion))

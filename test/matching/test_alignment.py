@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2_ros.config import AlignmentConfig
+from d2_ros.features.early import EarlyMap
 from d2_ros.matching import alignment, batched
 from d2_ros.matching.alignment import (
     accept,
@@ -22,6 +23,7 @@ from d2_ros.matching.alignment import (
     predicted_sigma,
     way_back,
 )
+from d2_ros.matching.early import early_pyramid
 from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import build_pyramid, grey
 from d2_ros.matching.warps import Warps
@@ -260,3 +262,18 @@ def test_real_noise_is_more_than_rounding_and_its_covariances_are_as_they_were(p
     assert good.sum() > 100
     np.testing.assert_array_equal(found.covariance[good], without.covariance[good])
     np.testing.assert_array_equal(found.warps.pixels, without.warps.pixels)
+
+
+def test_identical_early_maps_are_as_certain_as_rounding_allows():
+    rng = np.random.default_rng(0)
+    maps = cv2.GaussianBlur(rng.normal(0, 5, (60, 80, 8)), (0, 0), 1.5).transpose(2, 0, 1)
+    early = EarlyMap(torch.from_numpy(maps.astype(np.float32)), np.ones(2))
+    places = rng.uniform([15, 15], [65, 45], (40, 2))
+    pyramid, config = early_pyramid(early, 1), AlignmentConfig()
+    patches = cut(pyramid, places, config.patch_radius)
+    found = align(patches, pyramid, [Warps(places, identities(len(places)))], config)
+    assert found.valid.all()
+    least = alignment.EARLY_QUANTISATION / patches[0].spread ** 2
+    expected = (patches[0].noise * least[:, None, None]).double().numpy()
+    np.testing.assert_allclose(found.covariance, expected, rtol=1e-3, atol=1e-12)
+    assert (np.linalg.eigvalsh(found.covariance) > 0).all()

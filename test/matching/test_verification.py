@@ -62,6 +62,27 @@ def test_residuals_are_distances_from_the_true_epipolar_lines():
     assert np.isnan(verify(second, first, CAMERA, CAMERA, 3.0, seed=0).residual).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "camera"), [("findEssentialMat", CAMERA), ("findFundamentalMat", None)]
+)
+def test_the_sign_and_the_factor_of_an_epipolar_geometry_say_nothing(monkeypatch, name, camera):
+    """Residual and normal turn together: where the line lies relative to the match is the same."""
+    first, second, _ = scene("depth", wrong=0.2)
+    before = verify(second, first, camera, camera, 3.0, seed=0)
+    estimate = getattr(cv2, name)
+
+    def negative(*arguments):
+        model, mask = estimate(*arguments)
+        return -7 * model, mask
+
+    monkeypatch.setattr(cv2, name, negative)
+    after = verify(second, first, camera, camera, 3.0, seed=0)
+    np.testing.assert_array_equal(after.inlier, before.inlier)
+    assert np.isfinite(after.residual).all()
+    offset, expected = (v.normal * v.residual[:, None] for v in (after, before))
+    np.testing.assert_allclose(offset, expected, atol=1e-6)
+
+
 def test_same_seed_same_answer():
     first, second, _ = scene("depth", wrong=0.5)
     masks = [verify(second, first, CAMERA, CAMERA, 2.0, seed=3).inlier for _ in range(3)]

@@ -189,7 +189,7 @@ def test_zero_calibration_means_none_and_nan_is_refused() -> None:
         ({"d": [0.0] * 1_000_000}, "1000000 coefficients"),
         ({"d": [float("nan")] * 5}, "NaN or infinity"),
         ({"distortion_model": "m" * 1_000_000}, "is unknown"),
-        ({"binning_x": 2**32 - 1}, "focal lengths"),
+        ({"binning_x": 2**32 - 1}, "binning 4294967295x1 leaves nothing"),
     ],
 )
 def test_malicious_calibrations_are_refused_in_a_short_sentence(

@@ -43,3 +43,12 @@ def test_honest_covariances_stay_as_they_are_on_average():
     covariance = np.tile(SIGMA**2 * np.eye(2), (count, 1, 1))
     factor = doubt(owner, residual, np.tile(RIGHT, (len(owner), 1)), covariance)
     assert factor.mean() == pytest.approx(1.0, abs=0.03)
+
+
+def test_the_side_of_its_line_that_a_match_is_on_says_nothing():
+    rng = np.random.default_rng(0)
+    owner, residual, angle = rng.integers(0, 3, 50), rng.normal(size=50), rng.uniform(0, 7, 50)
+    normal = np.column_stack([np.cos(angle), np.sin(angle)])
+    np.testing.assert_allclose(
+        doubt(owner, -residual, -normal, COVARIANCE), doubt(owner, residual, normal, COVARIANCE)
+    )

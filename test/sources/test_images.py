@@ -1,6 +1,7 @@
 import array
 import struct
 import warnings
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -383,3 +384,8 @@ def test_float_files_are_refused(tmp_path):
     cv2.imwrite(str(path), GREY.astype(np.float32))
     with pytest.raises(D2RosError, match="float32"):
         read_image(path)
+
+
+def test_a_name_with_a_null_in_it_is_refused():
+    with pytest.raises(D2RosError, match="null"):
+        read_image(Path("a\0b.png"))

@@ -136,3 +136,10 @@ def test_a_quaternion_is_its_negative_and_of_any_length(seed):
     factors = random.choice([-1, 1], 4) * random.uniform(0.01, 100, 4)
     scaled = pose_matrices(positions, quaternions * factors[:, None])
     np.testing.assert_allclose(interpolate(known, scaled, stamps), expected, atol=1e-9)
+
+
+def test_quaternions_of_any_length_are_normalised():
+    ones = np.array([[1.0, 2.0, -3.0, 0.5]])
+    lengths = np.array([[1.0], [1e-300], [1e300]])
+    poses = pose_matrices(np.zeros((3, 3)), lengths * ones)
+    np.testing.assert_allclose(poses[1:], poses[[0, 0]], atol=1e-12)

@@ -66,6 +66,16 @@ def test_homographies_stay_within_their_limits():
         assert np.abs(transfer(H, np.full((1, 2), 50.0)) - 50).max() <= 10.1
 
 
+def test_homographies_leave_the_centre_in_front():
+    """What tells points beyond the horizon rests on it: a homography has no sign of its own."""
+    settings = AugmentationConfig(rotation=3.0, zoom=2.0, perspective=0.9)
+    for seed in range(200):
+        H = random_homography(200, np.random.default_rng(seed), settings)
+        centre = np.array([99.5, 99.5, 1])
+        assert (H @ centre)[2] > 0
+        assert np.isfinite(transfer(H, centre[None, :2])).all()
+
+
 def test_points_beyond_the_horizon_are_nowhere():
     H = np.array([[1, 0, 0], [0, 1, 0], [-0.1, 0, 1.0]])
     assert np.isnan(transfer(H, np.array([[20.0, 0.0]]))).all()
