@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -122,12 +123,19 @@ def flow(
     if len(places) == 0:
         return places, np.zeros(0, bool)
     start = np.ascontiguousarray(places, np.float32)
-    settings = {"winSize": (_SIDE, _SIDE), "maxLevel": _LEVELS}
-    there, on_way, _ = cv2.calcOpticalFlowPyrLK(before, now, start, None, **settings)
-    back, on_way_back, _ = cv2.calcOpticalFlowPyrLK(now, before, there, None, **settings)
-    found = (on_way.ravel() > 0) & (on_way_back.ravel() > 0)
+    there, on_way = _lucas_kanade(before, now, start)
+    back, on_way_back = _lucas_kanade(now, before, there)
+    found = on_way & on_way_back
     found &= np.linalg.norm(back - start, axis=1) <= _MAX_BACK
     return there.astype(np.float64), found
+
+
+def _lucas_kanade(
+    before: Sequence[NDArray[np.uint8]], now: Sequence[NDArray[np.uint8]], start: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    flow: Any = cv2.calcOpticalFlowPyrLK  # its stubs do not know pyramids
+    there, found, _ = flow(before, now, start, None, winSize=(_SIDE, _SIDE), maxLevel=_LEVELS)
+    return there, found.ravel() > 0
 
 
 def follow(last: Last, scene: Scene, window: Sequence[Keyframe]) -> Seen | None:
