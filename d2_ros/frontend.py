@@ -30,7 +30,7 @@ from d2_ros.refinement.doubt import with_doubt
 from d2_ros.refinement.frame import refined_keyframe
 from d2_ros.refinement.window import refine_window
 from d2_ros.timing import Stopwatch
-from d2_ros.tracks.following import FEWEST_FOLLOWED, Last, Scene, Seen, flow_pyramid, follow
+from d2_ros.tracks.following import FEWEST_FOLLOWED, Last, Scene, Seen, follow, grey8
 from d2_ros.tracks.graph import no_edges
 from d2_ros.tracks.guided import find_lost
 from d2_ros.tracks.links import (
@@ -165,7 +165,7 @@ class FrontEnd:
         self.extractor.config, watch = self.config, self.stopwatch()
         plane = grey(image)
         pyramid = build_pyramid(plane, self.config.alignment.levels, self.device)
-        scene = Scene(stamp, camera, pyramid, self._early(image), flow_pyramid(plane))
+        scene = Scene(stamp, camera, pyramid, self._early(image), grey8(plane))
         watch.lap("pyramid")
         placed = self._follow(scene, watch)
         if placed is None:
@@ -182,7 +182,7 @@ class FrontEnd:
         be a keyframe.
         """
         config, last = self.config, self._last
-        if last is None or not may_follow(config) or last.scene.flow_size != scene.flow_size:
+        if last is None or not may_follow(config) or last.scene.size != scene.size:
             return None
         if scene.stamp - self._extracted > config.window.max_interval * 1e9:
             return None
@@ -211,8 +211,7 @@ class FrontEnd:
         pairs = inlier_pairs(matches, inlier, len(window))
         if config.refinement.enabled:  # without it nothing would measure the predicted places
             recent = np.concatenate([_NONE, *self._observed, *(k.tracks for k in window[-1:])])
-            size = scene.pyramid[0].size
-            features, tracks = find_lost(features, tracks, window, pairs, recent, size)
+            features, tracks = find_lost(features, tracks, window, pairs, recent, scene.size)
         links = link_tracks(matches, tracks, features.descriptors, window)
         watch.lap("graph")
         frame = _unrefined(features, tracks, scene)

@@ -49,18 +49,18 @@ class Scene:
         Grey pyramid for patches, on the device.
     early
         Pyramid of the network's early maps, built once it is needed; None where there is none.
-    flow
-        OpenCV's pyramid for Lucas-Kanade, uint8.
+    grey
+        ``(H, W)`` uint8, for Lucas-Kanade.
     """
 
     stamp: int
     camera: Camera | None
     pyramid: Pyramid
     early: LazyPyramid | None
-    flow: Sequence[NDArray[np.uint8]]
+    grey: NDArray[np.uint8]
 
     @property
-    def flow_size(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, int]:
         """(width, height) of the image, px."""
         return self.pyramid[0].size
 
@@ -99,16 +99,14 @@ class Last:
     scene: Scene
 
 
-def flow_pyramid(plane: NDArray[np.float32]) -> Sequence[NDArray[np.uint8]]:
-    """Build Lucas-Kanade's pyramid of a grey image, ``(H, W)`` float32 from 0 to 255."""
-    image = np.rint(plane).astype(np.uint8)
-    _, levels = cv2.buildOpticalFlowPyramid(image, (_SIDE, _SIDE), _LEVELS)
-    return tuple(np.asarray(level) for level in levels)
+def grey8(plane: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Whole grey values, as Lucas-Kanade wants them, of ``(H, W)`` float32 from 0 to 255."""
+    return np.rint(plane).astype(np.uint8)
 
 
 def flow(
-    before: Sequence[NDArray[np.uint8]],
-    now: Sequence[NDArray[np.uint8]],
+    before: NDArray[np.uint8],
+    now: NDArray[np.uint8],
     places: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Carry ``(N, 2)`` places, px, from one image to the next.
@@ -131,10 +129,12 @@ def flow(
 
 
 def _lucas_kanade(
-    before: Sequence[NDArray[np.uint8]], now: Sequence[NDArray[np.uint8]], start: NDArray[Any]
+    before: NDArray[np.uint8], now: NDArray[np.uint8], start: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    flow: Any = cv2.calcOpticalFlowPyrLK  # its stubs do not know pyramids
-    there, found, _ = flow(before, now, start, None, winSize=(_SIDE, _SIDE), maxLevel=_LEVELS)
+    follow_points: Any = cv2.calcOpticalFlowPyrLK  # its stubs want the places given twice
+    there, found, _ = follow_points(
+        before, now, start, None, winSize=(_SIDE, _SIDE), maxLevel=_LEVELS
+    )
     return there, found.ravel() > 0
 
 
@@ -154,8 +154,8 @@ def follow(last: Last, scene: Scene, window: Sequence[Keyframe]) -> Seen | None:
     -------
     What was seen; None where too little is left to go on from.
     """
-    size = np.array(scene.flow_size)
-    places, found = flow(last.scene.flow, scene.flow, last.frame.pixels)
+    size = np.array(scene.size)
+    places, found = flow(last.scene.grey, scene.grey, last.frame.pixels)
     found &= np.all((places > _MARGIN) & (places < size - 1 - _MARGIN), axis=1)
     if found.sum() < _FEWEST or not window:
         return None
