@@ -74,6 +74,16 @@ def torch() -> tuple[str, str]:
     return f"{version}, on the CPU", ""
 
 
+def precision() -> tuple[str, str]:
+    """What ``precision: auto`` comes to here, and why."""
+    import torch
+
+    from d2_ros.features.device import auto_precision, cpu_flags
+
+    chosen = auto_precision("cuda" if torch.cuda.is_available() else "cpu", cpu_flags())
+    return f"auto is {chosen.name}: {chosen.reason}", ""
+
+
 def opencv() -> tuple[str, str]:
     """Version, rival distributions, and whether videos can be written."""
     import cv2
@@ -183,6 +193,7 @@ PROBES: dict[str, Callable[[], tuple[str, str]]] = {
     "numpy": library("numpy", "numpy", "1.21"),
     "opencv": opencv,
     "torch": torch,
+    "precision": precision,
     "gtsam": gtsam,
     "numba": library("numba", "numba", "0.57"),
     "safetensors": library("safetensors", "safetensors", "0.4"),
@@ -199,6 +210,9 @@ PROBES: dict[str, Callable[[], tuple[str, str]]] = {
     "matplotlib": library("matplotlib", "matplotlib", "3.5"),
     "evo": library("evo", "evo", "1.21"),
     "scikit-image": library("skimage", "scikit-image", "0.19"),
+    "openvino": library("openvino", "openvino", "2024.0"),
+    "nncf": library("nncf", "nncf", "2.9"),
+    "onnxruntime": library("onnxruntime", "onnxruntime", "1.17"),
     "launch_ros": library("launch_ros", "launch-ros", "0.19"),
 }
 """By the name under which the doctor reports them."""
