@@ -65,7 +65,9 @@ def test_an_int8_file_is_calibrated_on_a_recording(d2_ros, tmp_path):
     ],
 )
 def test_options_that_do_not_go_together_are_a_sentence(d2_ros, tmp_path, options, words):
-    code, _, stderr = d2_ros("weights", "export", "off_the_shelf", "--out", tmp_path / "o", *options)
+    code, _, stderr = d2_ros(
+        "weights", "export", "off_the_shelf", "--out", tmp_path / "o", *options
+    )
     assert code == 2
     assert words in stderr
     assert not (tmp_path / "o").exists()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from d2_ros.config import Config, parameters
+from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features import agreement, calibration
 from d2_ros.features.backbones import BACKBONES
