@@ -144,8 +144,6 @@ def remedy(name: str) -> str:
     distro = os.environ.get("ROS_DISTRO")
     if name == "ros_logs":
         return "set ROS_LOG_DIR to a folder that can be written to; no node starts without"
-    if name == "precision":
-        return "see torch above"
     if name == "weights":
         return "install d2_ros again, and whatever is missing above"
     if name in ("gtsam", "cv_bridge", "torch") and (clash := numpy_clash(name)):

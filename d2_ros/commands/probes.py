@@ -59,29 +59,26 @@ def library(name: str, distribution: str, minimum: str) -> Callable[[], tuple[st
 
 
 def torch() -> tuple[str, str]:
-    """Version and device; the device must be able to add."""
-    import torch
-
-    version = _version(torch, "torch", "2.2")
-    (torch.ones(2) + 1).numpy()  # fails where torch was built for another NumPy
-    if torch.cuda.is_available():
-        (torch.ones(2, device="cuda") + 1).cpu()
-        return f"{version}, CUDA {torch.version.cuda} on {torch.cuda.get_device_name()}", ""
-    if torch.version.cuda:
-        return version, f"built for CUDA {torch.version.cuda}, but finds no GPU: runs on the CPU"
-    if shutil.which("nvidia-smi"):
-        return version, "a build without CUDA on a machine that seems to have a GPU"
-    return f"{version}, on the CPU", ""
-
-
-def precision() -> tuple[str, str]:
-    """What ``precision: auto`` comes to here, and why."""
+    """Version and device, which must be able to add, and what ``precision: auto`` is there."""
     import torch
 
     from d2_ros.features.device import auto_precision, cpu_flags
 
     chosen = auto_precision("cuda" if torch.cuda.is_available() else "cpu", cpu_flags())
-    return f"auto is {chosen.name}: {chosen.reason}", ""
+    auto = f"precision auto is {chosen.name}: {chosen.reason}"
+    version = _version(torch, "torch", "2.2")
+    (torch.ones(2) + 1).numpy()  # fails where torch was built for another NumPy
+    if torch.cuda.is_available():
+        (torch.ones(2, device="cuda") + 1).cpu()
+        return f"{version}, CUDA {torch.version.cuda} on {torch.cuda.get_device_name()}; {auto}", ""
+    if torch.version.cuda:
+        return (
+            f"{version}; {auto}",
+            f"built for CUDA {torch.version.cuda}, but finds no GPU: runs on the CPU",
+        )
+    if shutil.which("nvidia-smi"):
+        return f"{version}; {auto}", "a build without CUDA on a machine that seems to have a GPU"
+    return f"{version}, on the CPU; {auto}", ""
 
 
 def opencv() -> tuple[str, str]:
@@ -193,7 +190,6 @@ PROBES: dict[str, Callable[[], tuple[str, str]]] = {
     "numpy": library("numpy", "numpy", "1.21"),
     "opencv": opencv,
     "torch": torch,
-    "precision": precision,
     "gtsam": gtsam,
     "numba": library("numba", "numba", "0.57"),
     "safetensors": library("safetensors", "safetensors", "0.4"),
