@@ -65,7 +65,9 @@ setup(
         "typer>=0.12",
         "zstandard>=0.15",
     ],
-    extras_require={"ros": pins("ros"), "test": pins("test"), "train": pins("train")},
+    extras_require={
+        name: pins(name) for name in ("ros", "test", "train", "openvino", "onnxruntime")
+    },
     entry_points={
         "console_scripts": [
             "d2-ros = d2_ros.cli:main",

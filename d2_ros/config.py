@@ -278,8 +278,15 @@ class Config:
     )
     precision: str = _param(
         "auto",
-        "Arithmetic of the network: auto is fp32 on the CPU and fp16 on the GPU.",
-        choices=("auto", "fp32", "fp16", "bf16"),
+        "Arithmetic of the network: auto is fp16 on the GPU, bf16 on a CPU that has it in hardware "
+        "(d2-ros doctor says), fp32 elsewhere; int8 with runtime openvino only.",
+        choices=("auto", "fp32", "fp16", "bf16", "int8"),
+    )
+    runtime: str = _param(
+        "auto",
+        "What runs the network: auto is torch; openvino (CPU; fp32, bf16, int8) and onnxruntime "
+        "(fp32) are extras to install.",
+        choices=("auto", "torch", "openvino", "onnxruntime"),
     )
     fallback: str = _param(
         "cpu",

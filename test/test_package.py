@@ -85,6 +85,12 @@ def test_everything_imported_is_declared(setup_arguments):
     for_training = {
         canonicalize_name(Requirement(r).name) for r in setup_arguments["extras_require"]["train"]
     }
+    extras = {
+        name: {
+            canonicalize_name(Requirement(r).name) for r in setup_arguments["extras_require"][name]
+        }
+        for name in ("openvino", "onnxruntime")
+    }
     for module in imported_roots(PACKAGE):
         name = canonicalize_name(MODULE_TO_DISTRIBUTION.get(module, module))
         if module in {"launch", "launch_ros"}:
@@ -95,12 +101,16 @@ def test_everything_imported_is_declared(setup_arguments):
             assert name in pinned, module
         elif module in {"pycolmap", "h5py"}:  # imported where their files are read
             assert name in for_training, module
+        elif module in {"openvino", "nncf"}:
+            assert name in extras["openvino"], module
+        elif module in {"onnx", "onnxruntime"}:
+            assert name in extras["onnxruntime"], module
         else:
             assert name in required, module
 
 
 def test_pins_are_exact_complete_and_satisfy_the_package(setup_arguments):
-    for extra in ("ros", "test", "train"):
+    for extra in ("ros", "test", "train", "openvino", "onnxruntime"):
         pins = [Requirement(line) for line in setup_arguments["extras_require"][extra]]
         assert all(re.fullmatch(r"==[^*]+", str(pin.specifier)) for pin in pins)
     ros = {

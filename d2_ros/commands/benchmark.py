@@ -183,7 +183,8 @@ def benchmark(
     figures: dict[str, float | int | str] = {
         "source": opened.name,
         "machine": machine.name,
-        "precision": str(machine.dtype).removeprefix("torch."),
+        "runtime": extractor.plan.runtime,
+        "precision": extractor.plan.precision,
         "size_px": f"{width}x{height}",
         "matrix_gmac_per_s": machine.macs_per_s * 1e-9,
         "copy_gb_per_s": machine.bytes_per_s * 1e-9,
@@ -273,7 +274,7 @@ def _tell(
 
 def _summary(figures: Mapping[str, Any], floors: Mapping[str, float]) -> Sequence[str]:
     lines = [
-        f"{figures['machine']}, {figures['precision']}, {figures['size_px']}: "
+        f"{figures['machine']}, {figures['runtime']} {figures['precision']}, {figures['size_px']}: "
         f"{figures['frames_per_second']:.2f} frames/s over {figures['frames']:.0f} frames, "
         f"{figures['keypoints']:.0f} keypoints, {figures['matches']:.0f} matches, "
         f"{figures['keyframes']:.0%} keyframes",

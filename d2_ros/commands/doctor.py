@@ -25,6 +25,7 @@ import d2_ros
 
 PIP_NAMES = {
     "opencv": "opencv-python-headless<5",
+    "onnxruntime": "onnx onnxruntime",
     "yaml": "PyYAML",
     "rclpy": "ros-rclpy ros-rmw-fastrtps-cpp",
     "messages": "ros-sensor-msgs ros-std-srvs ros-diagnostic-msgs ros-lifecycle-msgs "
@@ -41,6 +42,9 @@ OPTIONAL = {
     "matplotlib": "plots",
     "evo": "trajectory metrics",
     "scikit-image": "the textures of the synthetic sequence (demo, tests)",
+    "openvino": "runtime openvino",
+    "nncf": "runtime openvino with precision int8",
+    "onnxruntime": "runtime onnxruntime",
     "launch_ros": "ros2 launch; without it start the node as `d2_frontend`",
 }
 TIMEOUT_S = 120

@@ -59,19 +59,26 @@ def library(name: str, distribution: str, minimum: str) -> Callable[[], tuple[st
 
 
 def torch() -> tuple[str, str]:
-    """Version and device; the device must be able to add."""
+    """Version and device, which must be able to add, and what ``precision: auto`` is there."""
     import torch
 
+    from d2_ros.features.device import auto_precision, cpu_flags
+
+    chosen = auto_precision("cuda" if torch.cuda.is_available() else "cpu", cpu_flags())
+    auto = f"precision auto is {chosen.name}: {chosen.reason}"
     version = _version(torch, "torch", "2.2")
     (torch.ones(2) + 1).numpy()  # fails where torch was built for another NumPy
     if torch.cuda.is_available():
         (torch.ones(2, device="cuda") + 1).cpu()
-        return f"{version}, CUDA {torch.version.cuda} on {torch.cuda.get_device_name()}", ""
+        return f"{version}, CUDA {torch.version.cuda} on {torch.cuda.get_device_name()}; {auto}", ""
     if torch.version.cuda:
-        return version, f"built for CUDA {torch.version.cuda}, but finds no GPU: runs on the CPU"
+        return (
+            f"{version}; {auto}",
+            f"built for CUDA {torch.version.cuda}, but finds no GPU: runs on the CPU",
+        )
     if shutil.which("nvidia-smi"):
-        return version, "a build without CUDA on a machine that seems to have a GPU"
-    return f"{version}, on the CPU", ""
+        return f"{version}; {auto}", "a build without CUDA on a machine that seems to have a GPU"
+    return f"{version}, on the CPU; {auto}", ""
 
 
 def opencv() -> tuple[str, str]:
@@ -199,6 +206,9 @@ PROBES: dict[str, Callable[[], tuple[str, str]]] = {
     "matplotlib": library("matplotlib", "matplotlib", "3.5"),
     "evo": library("evo", "evo", "1.21"),
     "scikit-image": library("skimage", "scikit-image", "0.19"),
+    "openvino": library("openvino", "openvino", "2024.0"),
+    "nncf": library("nncf", "nncf", "2.9"),
+    "onnxruntime": library("onnxruntime", "onnxruntime", "1.17"),
     "launch_ros": library("launch_ros", "launch-ros", "0.19"),
 }
 """By the name under which the doctor reports them."""

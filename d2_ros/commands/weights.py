@@ -1,22 +1,48 @@
-"""``d2-ros weights list|import|verify``: the checkpoints this machine knows."""
+"""``d2-ros weights list|import|verify|export``: the checkpoints this machine knows."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
+from enum import Enum
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from d2_ros.commands.common import Json, write_json
+from d2_ros.commands.common import (
+    Json,
+    output_file,
+    output_files,
+    output_folder,
+    write_file,
+    write_json,
+)
 from d2_ros.errors import D2RosError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CHECKED = 3
+"""Images on which an exported file is held against torch."""
+
+
+class Format(str, Enum):
+    """What other programs read."""
+
+    ONNX = "onnx"
+    OPENVINO = "openvino"
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    weights = typer.Typer(help="List, import and verify weights.", no_args_is_help=True)
+    weights = typer.Typer(help="List, import, verify and export weights.", no_args_is_help=True)
     weights.command("list")(list_weights)
     weights.command("import")(import_weights)
     weights.command("verify")(verify_weights)
+    weights.command("export")(export_weights)
     app.add_typer(weights, name="weights")
 
 
@@ -68,6 +94,91 @@ def verify_weights(
             faults.append(file.name)
     if faults:
         raise D2RosError(f"weights {', '.join(faults)} failed verification, see above")
+
+
+def export_weights(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Weights by name, or a checkpoint.")],
+    out: Annotated[Path, typer.Option(help="ONNX file, or folder for OpenVINO's files.")],
+    form: Annotated[Format, typer.Option("--format", help="What to write.")],
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Fixed size, px; default: any size.")
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit weights and activations (OpenVINO).")
+    ] = False,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SRC", help="Recording for --int8; default: scikit-image's photographs."
+        ),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Write the network for another program and hold the file against torch.
+
+    Images go in as (B, H, W, 3) float32 BGR, 0-255, responses come out as (B, h, w, 512).
+    """
+    import torch
+
+    from d2_ros.features.backbones import build_network
+    from d2_ros.features.export import check_onnx, check_openvino, export_openvino
+    from d2_ros.features.weights import load_weights
+
+    if int8 and form is not Format.OPENVINO:
+        raise D2RosError("--int8 is written for OpenVINO only; add --format openvino")
+    if calibrate and not int8:
+        raise D2RosError("--calibrate is for --int8; add that, or leave it out")
+    output_files([json], name, calibrate)
+    fixed = _parse_size(size)
+    network = build_network(load_weights(name)).requires_grad_(False).eval()
+    images = _calibration(calibrate, fixed)
+    checked = [torch.from_numpy(image) for image in images[:CHECKED]]
+    if form is Format.ONNX:
+        from d2_ros.features.onnx_runtime import to_onnx
+
+        output_file(out, name)
+        content = to_onnx(network, fixed)
+        agreement = check_onnx(network, content, checked)
+        write_file(out, content)
+    else:
+        output_folder(out, name, calibrate)
+        export_openvino(network, out, fixed, images if int8 else None)
+        agreement = check_openvino(network, out, checked)
+    figures: dict[str, float | int | str] = {"out": str(out), "images": len(checked)}
+    typer.echo(f"{out}: against torch in fp32, on {len(checked)} images,")
+    typer.echo(
+        f"  worst response error {agreement.worst_error:.2g} of the largest response "
+        f"({agreement.relative_error:.2g} over all), strongest channel the same in "
+        f"{agreement.same_channel:.1%} of the cells, {agreement.same_keypoints:.1%} of "
+        f"{agreement.keypoints} keypoints equal within a pixel"
+    )
+    if json:
+        write_json(json, figures | asdict(agreement))
+
+
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text)
+    if not match or min(int(edge) for edge in match.groups()) < 64:
+        raise D2RosError(f"--size is {text!r}; write WIDTHxHEIGHT in px, at least 64x64")
+    return int(match[1]), int(match[2])
+
+
+def _calibration(source: str | None, size: tuple[int, int] | None) -> list[NDArray[np.float32]]:
+    """Images to calibrate and check with, of `size` if that is fixed."""
+    from d2_ros.features.calibration import MOST, batches, photographs, resized
+    from d2_ros.sources import open_source
+
+    if source is None:
+        images = photographs()
+    else:
+        opened = open_source(source)
+        spread = islice(iter(opened), 0, None, max(1, len(opened) // MOST))
+        images = batches(frame.image for frame in spread)
+        if not images:
+            raise D2RosError(f"{source} has no frames to calibrate with; give another recording")
+    return [resized(image, size) for image in images] if size else images
 
 
 def _fault(name: str) -> str | None:

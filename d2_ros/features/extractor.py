@@ -15,10 +15,11 @@ from torch import Tensor
 from d2_ros.config import Config
 from d2_ros.features import detection
 from d2_ros.features.backbones import build_network
-from d2_ros.features.device import keep_memory, pick_device, pick_dtype
+from d2_ros.features.device import keep_memory
 from d2_ros.features.early import EarlyMap, Projection, build_projection
 from d2_ros.features.images import prepare
 from d2_ros.features.network import OFFSET, STRIDE, Network, normalise
+from d2_ros.features.runtime import open_runtime, plan
 from d2_ros.features.weights import load_weights
 from d2_ros.timing import Stopwatch
 
@@ -100,18 +101,19 @@ class Extractor:
     Parameters
     ----------
     config
-        Uses ``weights``, ``device``, ``precision``, ``threads``, ``keep_memory`` and ``features``.
+        Uses ``weights``, ``device``, ``precision``, ``runtime``, ``threads``, ``keep_memory`` and
+        ``features``.
 
     Raises
     ------
     D2RosError
-        If the weights cannot be used or the device is not there.
+        If the weights or the runtime cannot be used, or the device is not there.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.device = pick_device(config.device)
-        self.dtype = pick_dtype(config.precision, self.device)
+        self.plan = plan(config)
+        self.device, self.dtype = self.plan.device, self.plan.dtype
         if self.device.type == "cpu" and config.keep_memory:
             keep_memory()
         if config.threads:
@@ -121,6 +123,7 @@ class Extractor:
         network = network.to(self.device, self.dtype)
         # torch's stubs lack this overload
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.runtime = open_runtime(self.plan, self.network, config.threads)
 
     @torch.inference_mode()
     def extract(
@@ -157,8 +160,7 @@ class Extractor:
             batch = torch.from_numpy(np.stack([prepared[index][0] for index in members]))
             batch = batch.to(self.device)
             watch.lap("upload")
-            maps = self.network(normalise(batch, self.dtype)).response
-            maps = maps.contiguous(memory_format=torch.channels_last)
+            maps = self.runtime.respond(batch)
             watch.lap("network")
             for index, values in zip(members, maps, strict=True):
                 responses[index] = ResponseMap(values, prepared[index][1])

@@ -115,8 +115,10 @@ def _continue(x: Tensor, margin: int) -> Tensor:
     """Continue ``(B, C, H, W)`` by its nearest values, kept channels-last.
 
     Padding the (H, W, C) block as a volume does that in one kernel on every device; on CUDA the
-    padding of planes would return to channels-first.
+    padding of planes would return to channels-first. Other runtimes know the padding of planes.
     """
+    if torch.jit.is_tracing():
+        return F.pad(x, (margin,) * 4, mode="replicate")
     volume = x.permute(0, 2, 3, 1)[None]
     padded = F.pad(volume, (0, 0, margin, margin, margin, margin), mode="replicate")
     return padded[0].permute(0, 3, 1, 2)

@@ -43,6 +43,9 @@ def test_says_what_works_on_this_machine(tmp_path):
     # These ran this very test session, or stand in the checkout.
     for name in ("python", "numpy", "opencv", "torch", "yaml", "weights"):
         assert states[name] != "missing", figures[f"{name}.found"]
+    # conftest.py hides bf16 in hardware from torch; the reason is told as well.
+    if "GPU" not in figures["torch.found"]:
+        assert "precision auto is fp32: this CPU has no bf16 in hardware" in figures["torch.found"]
     assert done.returncode == (1 if "missing" in states.values() else 0)
     assert done.stderr == ""
 

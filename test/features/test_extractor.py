@@ -202,7 +202,7 @@ def test_redetect_in_a_reduced_image_returns_raw_pixels(extractor, photograph):
     reduced = Extractor.__new__(Extractor)
     reduced.config = Config(features=FeaturesConfig(max_edge=320))
     reduced.device, reduced.dtype = extractor.device, extractor.dtype
-    reduced.network = extractor.network
+    reduced.runtime = extractor.runtime
     features = reduced.extract([large])[0]
     assert features.response.scale.tolist() == [0.5, 0.5]
     assert features.keypoints.max() > 400
@@ -240,7 +240,7 @@ def test_a_missing_gpu_is_said_plainly():
         pick_device("cuda")
 
 
-def test_auto_precision_follows_the_device():
+def test_auto_precision_follows_the_device():  # conftest.py hides bf16 in hardware
     assert pick_dtype("auto", torch.device("cpu")) == torch.float32
     assert pick_dtype("auto", torch.device("cuda")) == torch.float16
     assert pick_dtype("bf16", torch.device("cpu")) == torch.bfloat16
