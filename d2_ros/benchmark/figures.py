@@ -34,8 +34,9 @@ def stage_figures(
 ) -> dict[str, dict[str, float]]:
     """Figures of every stage, of ``rest`` (all but the network) and of ``total``."""
     times = with_rest(measured)
-    network = float(np.median(times["network"]))
+    network = float(np.median(_forward_passes(times)))
     figures = {stage: _percentiles(values) for stage, values in times.items()}
+    figures["network"] = _percentiles(_forward_passes(times))
     for stage, named in figures.items():
         named["over_network"] = named["p50_ms"] / network
         if measured.keyframes.any():
@@ -53,6 +54,11 @@ def with_rest(measured: Measurement) -> dict[str, NDArray[np.float64]]:
     return {**times, "rest": total - times["network"], "total": total}
 
 
+def _forward_passes(times: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The network's times in the frames that it has seen: not in those that were followed."""
+    return times["network"][times["network"] > 0]
+
+
 def _percentiles(values: NDArray[np.float64]) -> dict[str, float]:
     names = ("p50_ms", "p95_ms", "p99_ms", "max_ms")
     return dict(zip(names, np.percentile(values, [50, 95, 99, 100]).tolist(), strict=True))
@@ -61,7 +67,8 @@ def _percentiles(values: NDArray[np.float64]) -> dict[str, float]:
 def run_figures(measured: Measurement, cameras: int) -> dict[str, float]:
     """Figures of a whole run; throughput counts the frames of all cameras."""
     times = with_rest(measured)
-    median = {name: float(np.median(times[name])) for name in ("network", "rest", "total")}
+    median = {name: float(np.median(times[name])) for name in ("rest", "total")}
+    median["network"] = float(np.median(_forward_passes(times)))
     frames = cameras * len(measured)
     figures = {
         "frames": float(frames),

@@ -110,7 +110,8 @@ def measure(
         _process(next(frames), channels)
     for channel in channels:
         channel.frontend.config = config
-    laps, counts, keyframes = [], [], []
+    laps: list[dict[str, float]] = []
+    counts, keyframes = [], []
     before, started = memory(device), time.perf_counter()
     with PowerMeter(device) as power:
         for _ in numbers:

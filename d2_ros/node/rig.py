@@ -13,6 +13,8 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
 from d2_ros.config import Config, OutputConfig
+from d2_ros.features.batch import Share
+from d2_ros.frontend import may_follow
 from d2_ros.matching.stereo import View, find_right
 from d2_ros.node.device import SharedDevice
 from d2_ros.node.status import LOG_INTERVAL
@@ -69,6 +71,8 @@ class Rig:
     def handle(self, entries: Mapping[str, Entry], cancelled: Callable[[], bool]) -> None:
         """Process and publish images of one time, the network running once for all of them.
 
+        Where frames may be followed, each camera runs it for itself when it needs to.
+
         One that cannot be used is dropped for its own reasons, and the others go on.
         """
         frames, results = {}, {}
@@ -76,7 +80,9 @@ class Rig:
             frame = self._streams[camera].open(message, received, cancelled)
             if frame is not None:
                 frames[camera] = frame
-        shares = self._device.respond([frame.image for frame in frames.values()])
+        shares: list[Share | None] = [None] * len(frames)
+        if not any(may_follow(self._streams[camera].config) for camera in frames):
+            shares = self._device.respond([frame.image for frame in frames.values()])
         for (camera, frame), share in zip(frames.items(), shares, strict=True):
             result = self._streams[camera].process(frame, share, cancelled)
             if result is not None:
