@@ -87,7 +87,7 @@ def test_every_kind_of_value_in_a_file_and_as_override(ask: Any, tmp_path: Path)
     assert_same(dict(map(parse_override, texts)), ask(arguments))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     sections=st.lists(
         st.tuples(st.sampled_from(SECTIONS), st.sets(st.sampled_from("abc"), min_size=1)),
@@ -109,7 +109,7 @@ def test_any_sections_match_and_win_as_in_ros(
     assert_same(load_params_file(path) or {}, ask(["--params-file", str(path)], namespace))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(text=st.text("0123456789abefinxX.+-_ \"'[],", min_size=1, max_size=12))
 def test_any_value_is_taken_or_refused_as_by_ros(ask: Any, text: str) -> None:
     try:
