@@ -213,9 +213,9 @@ def pairs(
         raise D2RosError("evaluate pairs needs --out DIR for its page, or --write FILE")
     config = load_config(params_file, overrides)
     file = Path(source)
+    output_files([json], file, images, params_file)
     found = read_pairs(file, images or file.parent)
     check_images(file, found)
-    output_files([json], file, images, params_file)
     folder = output_folder(out, file, images)
     frontend = FrontEnd(config)
 

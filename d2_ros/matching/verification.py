@@ -17,7 +17,12 @@ ROUNDS = 2000
 
 _MIN_MATCHES = 8
 _PLANAR_SHARE = 0.9  # a homography that explains this share of the epipolar inliers wins
-_SAMPLE = {"homography": 4, "essential": 5, "fundamental": 7}  # matches that determine a model
+_SAMPLE = {"homography": (4, 1), "essential": (5, 10), "fundamental": (7, 3)}
+"""Matches that determine a model, and how many models at most they allow."""
+
+_FALSE_ALARMS = 1e-3
+"""Expected number of models of chance that is accepted per pair. Not 1, since wrong matches are no
+uniform ones: they lie near each other, as places do between frames of a video."""
 
 
 @dataclass(frozen=True)
@@ -106,21 +111,22 @@ def verify(
     return _verdict(epipolar, *_line_distances(first, second, fundamental))
 
 
-def is_meaningful(inliers: int, matches: int, sample: int, chance: float) -> bool:
+def is_meaningful(inliers: int, matches: int, sample: int, models: int, chance: float) -> bool:
     """Whether so many inliers say more than chance would.
 
     The a-contrario model of Moisan and Stival ("A probabilistic criterion to detect rigid point
     matches between two images and estimate the fundamental matrix", IJCV 2004): matches fall
     anywhere, independently, each of them within reach of a given model with probability `chance`.
     The number of models of k inliers that are to be expected among n such matches is at most
-    ``(n - s) C(n, k) C(k, s) chance^(k - s)``, s being the size of a minimal sample; a model is
-    meaningful where that number of false alarms is at most 1.
+    ``m (n - s) C(n, k) C(k, s) chance^(k - s)``, s being the size of a minimal sample and m the
+    models that one allows; a model is meaningful where that number of false alarms is at most
+    0.001.
     """
     if inliers <= sample:
         return False
-    false_alarms = np.log(matches - sample) + (inliers - sample) * np.log(chance)
+    false_alarms = np.log(models * (matches - sample)) + (inliers - sample) * np.log(chance)
     false_alarms += _log_choose(matches, inliers) + _log_choose(inliers, sample)
-    return bool(false_alarms <= 0)
+    return bool(false_alarms <= np.log(_FALSE_ALARMS))
 
 
 def _log_choose(total: int, chosen: int) -> float:
@@ -144,7 +150,7 @@ def _unless_chance(
     area = width * height
     chance = float(min(reach / area, 1.0)) if area > 0 else 1.0
     count = int(inlier.sum())
-    if count >= _MIN_MATCHES and is_meaningful(count, len(inlier), _SAMPLE[model], chance):
+    if count >= _MIN_MATCHES and is_meaningful(count, len(inlier), *_SAMPLE[model], chance):
         return inlier
     return np.zeros(len(inlier), bool)
 

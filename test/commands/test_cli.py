@@ -181,8 +181,9 @@ def test_folders_are_made_and_an_unwritable_one_is_named(tmp_path):
     ],
 )
 def test_values_that_are_none_are_a_sentence(call, tmp_path, override, words):
-    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((24, 32), np.uint8))
-    outcome = call("replay", tmp_path, "--out", tmp_path / "o.mcap", "-p", override)
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((24, 32), np.uint8))
+    outcome = call("replay", tmp_path / "images", "--out", tmp_path / "o.mcap", "-p", override)
     refused(outcome, words)
 
 

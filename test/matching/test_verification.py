@@ -131,16 +131,16 @@ def test_twenty_right_matches_among_as_many_wrong_ones_are_evidence():
 )
 def test_more_matches_and_a_larger_reach_ask_for_more_inliers(matches, sample, chance, data):
     inliers = data.draw(st.integers(0, matches))
-    if not is_meaningful(inliers, matches, sample, chance):
-        assert not is_meaningful(inliers, matches + 1, sample, chance)
-        assert not is_meaningful(inliers, matches, sample, min(1.0, 2 * chance))
-    assert not is_meaningful(matches, matches, sample, 1.0)
+    if not is_meaningful(inliers, matches, sample, 3, chance):
+        assert not is_meaningful(inliers, matches + 1, sample, 3, chance)
+        assert not is_meaningful(inliers, matches, sample, 3, min(1.0, 2 * chance))
+    assert not is_meaningful(matches, matches, sample, 1, 1.0)
 
 
 def test_false_alarms_as_computed_by_hand():
-    """(10 - 4) C(10, 6) C(6, 4) p^2 <= 1 for p <= 1 / sqrt(18900) = 0.00727."""
-    assert is_meaningful(6, 10, 4, 0.0072)
-    assert not is_meaningful(6, 10, 4, 0.0074)
+    """2 (10 - 4) C(10, 6) C(6, 4) p^2 <= 0.001 for p <= sqrt(0.001 / 37800) = 1.626e-4."""
+    assert is_meaningful(6, 10, 4, 2, 1.62e-4)
+    assert not is_meaningful(6, 10, 4, 2, 1.63e-4)
 
 
 FISHEYE = Camera(640, 480, [[150, 0, 320], [0, 150, 240], [0, 0, 1]], [0] * 4, "equidistant")
