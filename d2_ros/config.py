@@ -63,19 +63,19 @@ class FeaturesConfig:
         low=64,
         high=8192,
     )
+    grid_cells: int = _param(
+        16,
+        "Cells along the long edge over which keypoints are spread; 1 turns spreading off.",
+        low=1,
+        high=64,
+        live=True,
+    )
     extract: str = _param(
         "every_frame",
         "Frames that the network sees: every_frame, or keyframes, between which tracks are "
         "followed; it looks as well where following loses too much, after window.max_interval, and "
         "in every frame where output.descriptors, input.stereo or alignment.mode features need it.",
         choices=("every_frame", "keyframes"),
-        live=True,
-    )
-    grid_cells: int = _param(
-        16,
-        "Cells along the long edge over which keypoints are spread; 1 turns spreading off.",
-        low=1,
-        high=64,
         live=True,
     )
 
