@@ -30,7 +30,7 @@ from d2_ros.refinement.doubt import with_doubt
 from d2_ros.refinement.frame import refined_keyframe
 from d2_ros.refinement.window import refine_window
 from d2_ros.timing import Stopwatch
-from d2_ros.tracks.following import FEWEST_FOLLOWED, Last, Scene, Seen, follow, grey8
+from d2_ros.tracks.following import FEWEST_FOLLOWED, Last, Scene, Seen, follow
 from d2_ros.tracks.graph import no_edges
 from d2_ros.tracks.guided import find_lost
 from d2_ros.tracks.links import (
@@ -165,7 +165,7 @@ class FrontEnd:
         self.extractor.config, watch = self.config, self.stopwatch()
         plane = grey(image)
         pyramid = build_pyramid(plane, self.config.alignment.levels, self.device)
-        scene = Scene(stamp, camera, pyramid, self._early(image), grey8(plane))
+        scene = Scene(stamp, camera, pyramid, self._early(image), plane)
         watch.lap("pyramid")
         placed = self._follow(scene, watch)
         if placed is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -49,15 +50,20 @@ class Scene:
         Grey pyramid for patches, on the device.
     early
         Pyramid of the network's early maps, built once it is needed; None where there is none.
-    grey
-        ``(H, W)`` uint8, for Lucas-Kanade.
+    plane
+        ``(H, W)`` float32 grey values from 0 to 255.
     """
 
     stamp: int
     camera: Camera | None
     pyramid: Pyramid
     early: LazyPyramid | None
-    grey: NDArray[np.uint8]
+    plane: NDArray[np.float32]
+
+    @cached_property
+    def rounded(self) -> NDArray[np.uint8]:
+        """The grey values as Lucas-Kanade wants them; made once, where frames are followed."""
+        return np.rint(self.plane).astype(np.uint8)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -97,11 +103,6 @@ class Last:
 
     frame: Keyframe
     scene: Scene
-
-
-def grey8(plane: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Whole grey values, as Lucas-Kanade wants them, of ``(H, W)`` float32 from 0 to 255."""
-    return np.rint(plane).astype(np.uint8)
 
 
 def flow(
@@ -155,7 +156,7 @@ def follow(last: Last, scene: Scene, window: Sequence[Keyframe]) -> Seen | None:
     What was seen; None where too little is left to go on from.
     """
     size = np.array(scene.size)
-    places, found = flow(last.scene.grey, scene.grey, last.frame.pixels)
+    places, found = flow(last.scene.rounded, scene.rounded, last.frame.pixels)
     found &= np.all((places > _MARGIN) & (places < size - 1 - _MARGIN), axis=1)
     if found.sum() < _FEWEST or not window:
         return None
