@@ -17,6 +17,7 @@ from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features.batch import Share, features_of
 from d2_ros.features.extractor import Extractor, Features
+from d2_ros.features.images import network_size
 from d2_ros.matching.agreement import cut_narrow
 from d2_ros.matching.alignment import predicted_sigma
 from d2_ros.matching.early import LazyPyramid, early_pyramid
@@ -161,6 +162,7 @@ class FrontEnd:
         D2RosError
             For an image or calibration that cannot be used; the window is unharmed.
         """
+        network_size(image, self.config.features.max_edge)
         _check(image, stamp, camera, self._window)
         self.extractor.config, watch = self.config, self.stopwatch()
         plane = grey(image)

@@ -197,7 +197,7 @@ def write_pairs(source: Source, gap: int, every: int, path: Path) -> int:
     if not lines:
         raise D2RosError(f"{source.name} gives no pair {gap} frames apart that has moved")
     try:
-        path.write_text("".join(lines), encoding="utf-8")
+        path.write_text("".join(lines), "utf-8", "surrogateescape")
     except OSError as error:
         raise D2RosError(f"cannot write {path}: {error.strerror}") from None
     return len(lines)

@@ -75,8 +75,8 @@ def write_report(
     try:
         pictures = [("Tracks drawn on a frame", overlay.read_bytes())] if overlay else []
         pictures += _plots(errors, blur_frames, exposure_frames)
-        (folder / "report.html").write_text(_page(figures, pictures), encoding="utf-8")
-        (folder / "report.md").write_text(_markdown(figures), encoding="utf-8")
+        (folder / "report.html").write_text(_page(figures, pictures), "utf-8", "xmlcharrefreplace")
+        (folder / "report.md").write_text(_markdown(figures), "utf-8", "backslashreplace")
     except OSError as error:
         raise D2RosError(f"no report without {error.filename}: {error.strerror}") from None
 

@@ -45,7 +45,7 @@ class NodeProcess:
         params_file = folder / "params.yaml"
         tree = {"/**": {"ros__parameters": dict(parameters)}}
         # JSON is YAML in which every text is quoted, so that none is taken for a number.
-        params_file.write_text(json.dumps(tree, ensure_ascii=False), encoding="utf-8")
+        params_file.write_text(json.dumps(tree, ensure_ascii=False), "utf-8", "surrogateescape")
         self._log = folder / "node.log"
         self._command = [sys.executable, "-m", "d2_ros.node.frontend_node"]
         self._command += ["--ros-args", "--params-file", str(params_file)]

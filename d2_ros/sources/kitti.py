@@ -49,6 +49,8 @@ def open_kitti(path: Path) -> ImageFiles:
     stamps = nanoseconds(times, (row[0] for row in read_table(times)))
     rows = rows_of(files, len(stamps), times)
     projection = _projection(path / "calib.txt", f"P{number}:")
+    width, height = size_of(files)
+    camera = Camera(width, height, projection[:, :3], np.empty(0))
     shipped = path.resolve().parents[1] / "poses" / f"{path.resolve().name}.txt"
     truth = next((file for file in (path / "poses.txt", shipped) if file.is_file()), None)
     poses = None
@@ -59,8 +61,6 @@ def open_kitti(path: Path) -> ImageFiles:
         offset = np.eye(4)
         offset[:3, 3] = -np.linalg.solve(projection[:, :3], projection[:, 3])
         poses = known[rows_of(files, len(known), truth)] @ offset
-    width, height = size_of(files)
-    camera = Camera(width, height, projection[:, :3], np.empty(0))
     return ImageFiles(str(path), stamps[rows], tuple(files), camera, poses)
 
 

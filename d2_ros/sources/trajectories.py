@@ -21,7 +21,8 @@ def read_table(path: Path, separator: str | None = None) -> list[list[str]]:
     """Read the rows of a text table; None separates at white space.
 
     ``#`` starts a comment, at the beginning of a line or behind white space: elsewhere it may
-    belong to a file's name. A byte order mark, as Windows writes it, is passed over.
+    belong to a file's name, whose bytes need not be UTF-8. A byte order mark, as Windows writes
+    it, is passed over.
 
     Raises
     ------
@@ -29,9 +30,9 @@ def read_table(path: Path, separator: str | None = None) -> list[list[str]]:
         If the file cannot be read or has no rows.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise D2RosError(f"{path} cannot be read: {error}") from None
+        lines = path.read_text("utf-8-sig", "surrogateescape").splitlines()
+    except OSError as error:
+        raise D2RosError(f"{path} cannot be read: {error.strerror}") from None
     bare = (re.split(r"(?:^|\s)#", line, maxsplit=1)[0] for line in lines)
     rows = [[cell.strip() for cell in line.split(separator)] for line in bare]
     rows = [row for row in rows if any(row)]

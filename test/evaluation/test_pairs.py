@@ -1,5 +1,7 @@
 """Pose errors, areas and pair figures, where the answer is known beforehand."""
 
+import os
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -182,6 +184,12 @@ def test_written_pairs_are_read_back(tmp_path):
     off = epipolar_errors(pixels, flat, found.cameras, found.T_second_first)
     assert off.max() < 1e-6
     assert found.images[0].shape[:2] == (120, 160)
+
+
+def test_names_that_are_not_utf8_are_written_and_read_back(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.txt")
+    assert write_pairs(open_synthetic("size=160x120,frames=2"), gap=1, every=1, path=path) == 1
+    assert load_views(read_pairs(path, tmp_path)[0]).images[0].shape[:2] == (120, 160)
 
 
 def test_quarter_turns_turn_the_geometry_along(tmp_path):

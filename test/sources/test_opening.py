@@ -254,6 +254,8 @@ def test_malformed_euroc_names_the_file(euroc, name, text, words):
     [
         ("calib.txt", "P1: 1 2 3", "no row P0"),
         ("calib.txt", "P0: 1 2 3", "must have 12"),
+        ("calib.txt", "P0: 50 0 15 0 0 inf 11 0 0 0 1 0", "NaN or infinity"),
+        ("calib.txt", "P0: 50 0 15 0 0 0 11 0 0 0 1 0", "focal lengths"),
         ("times.txt", "0\n1\n", "times.txt has 2 rows for 3 images up to 000002.png"),
         (
             "poses.txt",
