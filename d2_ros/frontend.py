@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,78 +13,21 @@ from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features.batch import Share, features_of
-from d2_ros.features.extractor import Extractor, Features
+from d2_ros.features.extractor import Extractor
 from d2_ros.features.images import network_size
-from d2_ros.matching.agreement import cut_narrow
-from d2_ros.matching.alignment import predicted_sigma
 from d2_ros.matching.early import LazyPyramid, early_pyramid
-from d2_ros.matching.neighbours import Matches, match
-from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import build_pyramid, grey
-from d2_ros.matching.verification import ROUNDS, Verdict, verify
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult
-from d2_ros.refinement.doubt import with_doubt
-from d2_ros.refinement.frame import refined_keyframe
+from d2_ros.refinement.placement import Placed, edges_of, place
 from d2_ros.refinement.window import refine_window
 from d2_ros.timing import Stopwatch
-from d2_ros.tracks.following import FEWEST_FOLLOWED, Last, Scene, Seen, follow
-from d2_ros.tracks.graph import no_edges
-from d2_ros.tracks.guided import find_lost
-from d2_ros.tracks.links import (
-    claim_tracks,
-    inlier_pairs,
-    link_tracks,
-    rows_to_keep,
-    without_outliers,
-)
-from d2_ros.tracks.measurement import Measured, measure_links, measure_remaining
-from d2_ros.tracks.window import Keyframe, is_keyframe
-
-_FINAL_ROUNDS = 500  # once places are exact, few rounds find what motion there is to find
-_NONE: NDArray[np.int64] = np.empty(0, np.int64)
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A frame whose keypoints have been measured, refined and verified.
-
-    Attributes
-    ----------
-    frame, scores
-        What is published of it.
-    matches, inlier
-        Its links with the window's keyframes, and which of them geometry confirms.
-    whole, tracked, measured
-        The frame with all its rows, the links of one track each among these, and what has been
-        measured of them (None without refinement): a keyframe's edges are made of that.
-    followed
-        Whether the network has not seen it.
-    """
-
-    frame: Keyframe
-    scores: NDArray[np.float32]
-    matches: Matches
-    inlier: NDArray[np.bool_]
-    whole: Keyframe
-    tracked: Matches
-    measured: Measured | None
-    followed: bool
-
-
-def may_follow(config: Config) -> bool:
-    """Whether frames may do without the network.
-
-    Not where something is wanted that only the network gives: descriptors, also those by which
-    the two cameras of a stereo pair are matched, or early maps.
-    """
-    return (
-        config.features.extract == "keyframes"
-        and config.refinement.enabled
-        and config.output.descriptors == "none"
-        and not config.input.stereo
-        and config.alignment.mode != "features"
-    )
+from d2_ros.tracks.association import associate
+from d2_ros.tracks.following import follow
+from d2_ros.tracks.keyframe import Keyframe
+from d2_ros.tracks.policy import is_keyframe, is_lost, may_follow
+from d2_ros.tracks.view import View
+from d2_ros.tracks.window import Window
 
 
 class FrontEnd:
@@ -111,18 +51,13 @@ class FrontEnd:
         self.extractor = extractor or Extractor(config)
         self.device = self.extractor.device
         self.stopwatch: Callable[[], Stopwatch] = Stopwatch
-        self._window: list[Keyframe] = []
-        self._lengths: dict[int, int] = {}  # frames in which each live track was observed
-        # Tracks of the last two frames: one too uncertain in a frame may be sure in the next.
-        self._observed: deque[NDArray[np.int64]] = deque(maxlen=2)
-        self._last: Last | None = None
+        self._window = Window()
         self._extracted = 0  # stamp of the last frame that the network has seen, ns
-        self._next_track = 1
 
     @property
     def window(self) -> tuple[Keyframe, ...]:
         """The keyframes, oldest first, as the last window solution has left them."""
-        return tuple(self._window)
+        return self._window.keyframes
 
     def use(self, extractor: Extractor) -> None:
         """Go on with another network, on another device perhaps, and with an empty window."""
@@ -131,10 +66,7 @@ class FrontEnd:
 
     def reset(self) -> None:
         """Forget the window; track ids go on, for none is ever used twice."""
-        self._window = []
-        self._lengths = {}
-        self._observed.clear()
-        self._last = None
+        self._window.reset()
 
     @torch.inference_mode()
     def process(
@@ -163,126 +95,73 @@ class FrontEnd:
             For an image or calibration that cannot be used; the window is unharmed.
         """
         network_size(image, self.config.features.max_edge)
-        _check(image, stamp, camera, self._window)
+        _check(image, stamp, camera, self.window)
         self.extractor.config, watch = self.config, self.stopwatch()
-        plane = grey(image)
-        pyramid = build_pyramid(plane, self.config.alignment.levels, self.device)
-        scene = Scene(stamp, camera, pyramid, self._early(image), plane)
+        view = self._view(image, stamp, camera)
         watch.lap("pyramid")
-        placed = self._follow(scene, watch)
+        placed = self._followed(view, watch)
         if placed is None:
             features = features_of(self.extractor, image, share, watch)
-            placed = self._place(self._associate(features, scene, watch), watch)
+            recent = self._window.recent
+            seen = associate(features, view, self.window, recent, self.config, watch)
+            placed = place(seen, self.window, self.config, watch)
             self._extracted = stamp
-        return self._commit(placed, scene, watch)
+        return self._commit(placed, watch)
 
-    def _follow(self, scene: Scene, watch: Stopwatch) -> Placed | None:
-        """Find the last frame's tracks in this one without the network.
+    def _view(self, image: NDArray[Any], stamp: int, camera: Camera | None) -> View:
+        plane = grey(image)
+        pyramid = build_pyramid(plane, self.config.alignment.levels, self.device)
+        return View(stamp, camera, pyramid, self._early(image), plane)
 
-        None where the network has to look: it is asked to in every frame, the last time is long
-        ago, too many tracks were lost at once (blur, a jump, another light), or the frame is to
-        be a keyframe.
+    def _followed(self, view: View, watch: Stopwatch) -> Placed | None:
+        """The last frame's tracks in this one; None where the network has to look.
+
+        It has to if it is asked to in every frame or has not for long, if too many tracks were
+        lost at once, and if the frame is to be a keyframe.
         """
-        config, last = self.config, self._last
-        if last is None or not may_follow(config) or last.scene.size != scene.size:
+        config, last = self.config, self._window.last
+        if last is None or not may_follow(config):
             return None
-        if scene.stamp - self._extracted > config.window.max_interval * 1e9:
+        if view.stamp - self._extracted > config.window.max_interval * 1e9:
             return None
-        seen = follow(last, scene, self._window)
+        seen = follow(last, view, self.window)
         watch.lap("following")
         if seen is None:
             return None
-        placed = self._place(seen, watch)
-        frame = placed.frame
-        if len(frame.tracks) < FEWEST_FOLLOWED * len(last.frame.tracks) or is_keyframe(
-            self._window, scene.stamp, frame.pixels, frame.tracks, scene.camera, config.window
-        ):
+        placed = place(seen, self.window, config, watch)
+        if is_lost(last.obs, placed.obs):
+            return None
+        if is_keyframe(self.window, view, placed.obs, config.window):
             return None
         return placed
 
-    def _associate(self, features: Features, scene: Scene, watch: Stopwatch) -> Seen:
-        """Match a frame's features with the window, and look for the tracks that are missing."""
-        config, window = self.config, self._window
-        matches = match(features.descriptors, [keyframe.descriptors for keyframe in window])
-        watch.lap("matching")
-        detected = features.keypoints.astype(np.float64)
-        limit = config.matching.max_detected_error
-        inlier = self._verify(matches, detected, scene.camera, limit, ROUNDS).inlier
-        watch.lap("verification")
-        tracks = claim_tracks(matches, inlier, window, len(detected))
-        pairs = inlier_pairs(matches, inlier, len(window))
-        if config.refinement.enabled:  # without it nothing would measure the predicted places
-            recent = np.concatenate([_NONE, *self._observed, *(k.tracks for k in window[-1:])])
-            features, tracks = find_lost(features, tracks, window, pairs, recent, scene.size)
-        links = link_tracks(matches, tracks, features.descriptors, window)
-        watch.lap("graph")
-        frame = _unrefined(features, tracks, scene)
-        return Seen(frame, features.scores, links, pairs, len(detected), followed=False)
-
-    def _place(self, seen: Seen, watch: Stopwatch) -> Placed:
-        """Measure, refine and verify what was seen in a frame."""
-        config, frame, links = self.config, seen.frame, seen.links
-        tracked, measured = links.matches.select(links.tracked), None
-        if config.refinement.enabled:
-            measured = measure_links(
-                tracked, frame, self._window, seen.pairs, config.alignment, seen.followed
-            )
-            watch.lap("alignment")
-            frame = replace(frame, affine=measured.affine)
-            owner = tracked.index[measured.link]
-            frame = refined_keyframe(frame, owner, measured.edges, config.refinement)
-            links = links.select(links.measured(frame.tracks))
-            watch.lap("refinement")
-        verdict = self._verify(
-            links.matches, frame.pixels, frame.camera, config.matching.max_error, _FINAL_ROUNDS
-        )
-        inlier = verdict.inlier
-        frame = without_outliers(with_doubt(frame, links, verdict), links, inlier)
-        rows = rows_to_keep(frame.tracks, seen.detections, config.features.max_keypoints)
-        links, inlier = links.restrict(rows, frame.tracks, inlier)
-        watch.lap("verification")
-        return Placed(
-            frame.select(rows), seen.scores[rows], links.matches, inlier, frame, tracked, measured,
-            seen.followed,
+    def _commit(self, placed: Placed, watch: Stopwatch) -> FrameResult:
+        """Remember a frame, as a keyframe if it is to be one, and say what it shows."""
+        config, view, obs, followed = (
+            self.config, placed.seen.view, placed.obs, placed.seen.followed
         )  # fmt: skip
-
-    def _commit(self, placed: Placed, scene: Scene, watch: Stopwatch) -> FrameResult:
-        """Take a frame into the state, as a keyframe if it is to be one, and say what it shows."""
-        config, window, frame = self.config, self._window, placed.frame
-        refined = np.any(frame.pixels != frame.detected, axis=1)
-        solved, shown = None, window
-        if not placed.followed and is_keyframe(
-            window, scene.stamp, frame.pixels, frame.tracks, scene.camera, config.window
-        ):
-            frame = self._start_tracks(frame)
-            if placed.measured is not None:
-                edges = measure_remaining(
-                    placed.tracked, placed.whole, window, placed.measured, config.alignment
-                ).edges
-                frame = replace(frame, edges=edges.select(np.isin(edges.track, frame.tracks)))
-            window = [*window, frame][-config.window.size :]
+        refined = np.any(obs.pixels != obs.detected, axis=1)
+        solved, shown = None, self.window
+        if not followed and is_keyframe(self.window, view, obs, config.window):
+            edges = edges_of(placed, self.window, config)
+            self._window.enter(view, obs, edges, config.alignment, config.window.size)
             if config.refinement.enabled:
-                window = refine_window(window, config.refinement)
-            self._window = window
-            frame, solved = window[-1], track_rows(window)
-            moved = {keyframe.stamp: keyframe for keyframe in window}
-            shown = [moved.get(keyframe.stamp, keyframe) for keyframe in shown]
-        tracked = np.flatnonzero(frame.tracks > 0)
-        self._last = Last(frame.select(tracked), scene) if may_follow(config) else None
-        self._observed.append(frame.tracks[tracked])
-        self._count(self._observed[-1])
-        lengths = np.array([self._lengths.get(track, 0) for track in frame.tracks.tolist()])
+                self._window.move(refine_window(self.window, config.refinement))
+            obs, solved = self.window[-1].obs, track_rows(self.window)
+            moved = {keyframe.stamp: keyframe for keyframe in self.window}
+            shown = tuple(moved.get(keyframe.stamp, keyframe) for keyframe in shown)
+        lengths = self._window.observe(view, obs)
         watch.lap("optimisation")
-        descriptors = frame.descriptors[:0] if placed.followed else frame.descriptors
+        descriptors = obs.descriptors[:0] if followed else obs.descriptors
         return FrameResult(
-            stamp=scene.stamp,
+            stamp=view.stamp,
             is_keyframe=solved is not None,
-            features=feature_rows(frame, placed.scores, lengths, refined),
-            matches=match_rows(frame, placed.matches, placed.inlier, shown),
+            features=feature_rows(view, obs, lengths, refined),
+            matches=match_rows(obs, placed.matches, placed.inlier, shown),
             tracks=solved,
             descriptors=descriptors.float().cpu().numpy(),
             timings_ms=watch.laps_ms,
-            followed=placed.followed,
+            followed=followed,
         )
 
     def _early(self, image: NDArray[Any]) -> LazyPyramid | None:
@@ -300,63 +179,6 @@ class FrontEnd:
         kept = image.copy()  # the caller may write the next frame into its array
         return LazyPyramid(lambda: early_pyramid(extractor.early(kept), settings.levels))
 
-    def _verify(
-        self,
-        matches: Matches,
-        pixels: NDArray[np.float64],
-        camera: Camera | None,
-        max_error: float,
-        rounds: int,
-    ) -> Verdict:
-        count = len(matches)
-        whole = Verdict(np.zeros(count, bool), np.full(count, np.nan), np.zeros((count, 2)))
-        parts = [np.flatnonzero(matches.keyframe == number) for number in range(len(self._window))]
-
-        def judge(keyframe: Keyframe, rows: NDArray[np.int64]) -> Verdict:
-            return verify(
-                pixels[matches.index[rows]],
-                keyframe.pixels[matches.keyframe_index[rows]],
-                camera,
-                keyframe.camera,
-                max_error,
-                self.config.matching.seed,
-                rounds,
-            )
-
-        # OpenCV's estimators use one core each and leave Python alone meanwhile.
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            verdicts = pool.map(judge, self._window, parts)
-        for rows, verdict in zip(parts, verdicts, strict=True):
-            whole.inlier[rows], whole.residual[rows] = verdict.inlier, verdict.residual
-            whole.normal[rows] = verdict.normal
-        return whole
-
-    def _start_tracks(self, frame: Keyframe) -> Keyframe:
-        """Open a track at every keypoint that has none and can be aligned at all."""
-        settings = self.config.alignment
-        patches = cut(frame.pyramid, frame.pixels, settings.patch_radius)
-        textured = predicted_sigma(patches[0]) <= settings.max_sigma
-        fresh = np.flatnonzero((frame.tracks == 0) & textured)
-        tracks, affine, drift = frame.tracks.copy(), frame.affine.copy(), frame.drift.copy()
-        tracks[fresh] = self._next_track + np.arange(len(fresh))
-        affine[fresh], drift[fresh] = np.eye(2), 0.0
-        self._next_track += len(fresh)
-        return replace(
-            frame,
-            tracks=tracks,
-            affine=affine,
-            drift=drift,
-            anchors=frame.pixels,
-            patches=patches,
-            narrow=cut_narrow(frame.pyramid, frame.pixels),
-        )
-
-    def _count(self, tracks: NDArray[np.int64]) -> None:
-        for track in tracks.tolist():
-            self._lengths[track] = self._lengths.get(track, 0) + 1
-        live = set(np.concatenate([keyframe.tracks for keyframe in self._window]).tolist())
-        self._lengths = {t: length for t, length in self._lengths.items() if t in live}
-
 
 def _check(
     image: NDArray[Any], stamp: int, camera: Camera | None, window: Sequence[Keyframe]
@@ -371,23 +193,3 @@ def _check(
             f"frame stamp {stamp} is not later than the last keyframe's {window[-1].stamp}; "
             "skip it, or reset after a jump back in time"
         )
-
-
-def _unrefined(features: Features, tracks: NDArray[np.int64], scene: Scene) -> Keyframe:
-    detected = features.keypoints.astype(np.float64)
-    return Keyframe(
-        stamp=scene.stamp,
-        camera=scene.camera,
-        pyramid=scene.pyramid,
-        detected=detected,
-        pixels=detected,
-        covariance=features.covariances.astype(np.float64),
-        descriptors=features.descriptors,
-        channels=features.channels,
-        tracks=tracks,
-        edges=no_edges(),
-        drift=np.zeros((len(detected), 2, 2)),
-        affine=np.tile(np.eye(2), (len(detected), 1, 1)),
-        anchors=detected,
-        early=scene.early,
-    )

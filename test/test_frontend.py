@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -167,9 +168,9 @@ def test_predicted_places_that_were_not_measured_do_not_vote(source, config, mon
         asked.append((pixels, arguments[3]))
         return verify(pixels, *arguments)
 
-    def measured(links, frame, *arguments):
-        result = measure_links(links, frame, *arguments)
-        seen["places"], seen["measured"] = frame.detected, links.index[result.link]
+    def measured(found, links, *arguments):
+        result = measure_links(found, links, *arguments)
+        seen["places"], seen["measured"] = found.obs.detected, links.index[result.link]
         return result
 
     def extracted(*arguments):
@@ -177,11 +178,11 @@ def test_predicted_places_that_were_not_measured_do_not_vote(source, config, mon
         seen["detections"] = len(features.keypoints)
         return features
 
-    monkeypatch.setattr("d2_ros.frontend.verify", verified)
-    monkeypatch.setattr("d2_ros.frontend.measure_links", measured)
+    monkeypatch.setattr("d2_ros.tracks.geometry.verify", verified)
+    monkeypatch.setattr("d2_ros.refinement.placement.measure_links", measured)
     monkeypatch.setattr("d2_ros.frontend.features_of", extracted)
     frontend, predictions, votes = FrontEnd(config), 0, 0
-    for frame in source:
+    for frame in islice(source, 8):
         asked.clear()
         seen.clear()
         noisy = np.random.default_rng(0).normal(frame.image, 25).clip(0, 255).astype(np.uint8)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from d2_ros import frontend as frontend_module
 from d2_ros.config import Config, with_values
 from d2_ros.features import extractor as extractor_module
 from d2_ros.features.extractor import Extractor
@@ -20,7 +19,8 @@ from d2_ros.matching.pyramid import build_pyramid, grey
 from d2_ros.matching.warps import Warps
 from d2_ros.records import columns
 from d2_ros.sources.opening import open_source
-from d2_ros.tracks.ends import Ends
+from d2_ros.tracks import association, geometry
+from d2_ros.tracks.templates import LinkTemplates
 
 FRAMES = 6
 SIZE = "synthetic:size=240x180,frames=6"
@@ -59,17 +59,18 @@ def assert_same(found, expected, tolerance=0.0):
 
 
 def test_patches_kept_with_their_keyframe(frames, extractor, expected, monkeypatch):
-    def cut_anew(ends, rows, levels):
+    def cut_anew(templates, rows, levels):
         parts = []
-        for number, keyframe in enumerate(ends.window):
-            here = rows[ends.keyframe[rows] == number]
+        for number, keyframe in enumerate(templates.window):
+            here = rows[templates.keyframe[rows] == number]
             radius = extractor.config.alignment.patch_radius
             if len(here):
-                parts.append(cut(keyframe.pyramid[:levels], ends.anchors[here], radius))
+                pyramid = keyframe.view.pyramid[:levels]
+                parts.append(cut(pyramid, templates.anchors[here], radius))
         every = [(patches, torch.arange(len(patches))) for part in parts for patches in part]
         return [gather(every[level::levels]) for level in range(levels)]
 
-    monkeypatch.setattr(Ends, "patches", cut_anew)
+    monkeypatch.setattr(LinkTemplates, "patches", cut_anew)
     assert_same(run(frames, extractor), expected, tolerance=1e-3)
 
 
@@ -84,13 +85,13 @@ def test_pairs_verified_in_parallel(frames, extractor, expected, monkeypatch):
 
         map = staticmethod(map)
 
-    monkeypatch.setattr(frontend_module, "ThreadPoolExecutor", Serial)
+    monkeypatch.setattr(geometry, "ThreadPoolExecutor", Serial)
     assert_same(run(frames, extractor), expected)
 
 
 def test_a_product_for_each_keyframe(frames, extractor, expected, monkeypatch):
     monkeypatch.setattr(
-        frontend_module, "match", lambda ours, window: neighbours._match(ours, window, 0)
+        association, "match", lambda ours, window: neighbours._match(ours, window, 0)
     )
     assert_same(run(frames[:1], extractor), expected[:1])
     found = run(frames, extractor)

@@ -23,7 +23,7 @@ from d2_ros.evaluation.paper import refine_as_published
 from d2_ros.evaluation.stages import Processor
 from d2_ros.evaluation.tracking import Figures
 from d2_ros.records import FrameResult
-from d2_ros.tracks.window import Keyframe
+from d2_ros.tracks.keyframe import Keyframe
 
 LONG = 4
 """Observations in the window from which on a track counts as long."""

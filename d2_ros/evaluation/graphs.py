@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from d2_ros.refinement.window import nodes_of
 from d2_ros.tracks.graph import Edges, join
-from d2_ros.tracks.window import Keyframe
+from d2_ros.tracks.keyframe import Keyframe
 
 
 @dataclass(frozen=True)
@@ -57,21 +57,21 @@ class WindowGraph:
 
 def record(window: Sequence[Keyframe]) -> WindowGraph:
     """Take the graph of a window out of its keyframes (oldest first)."""
-    base = np.cumsum([0, *(len(keyframe.tracks) for keyframe in window)])
+    base = np.cumsum([0, *(len(keyframe.obs) for keyframe in window)])
     stamps = np.array([keyframe.stamp for keyframe in window], np.int64)
-    tracks = np.concatenate([keyframe.tracks for keyframe in window])
+    tracks = np.concatenate([keyframe.obs.tracks for keyframe in window])
     edges = join([keyframe.edges for keyframe in window])
     edges = edges.select(np.isin(edges.stamp_from, stamps) & np.isin(edges.track, tracks))
     first, second = (
         nodes_of(window, base, ends, edges.track) for ends in (edges.stamp_from, edges.stamp_to)
     )
-    descriptors = np.concatenate([k.descriptors.float().cpu().numpy() for k in window])
+    descriptors = np.concatenate([k.obs.descriptors.float().cpu().numpy() for k in window])
     kept = np.flatnonzero(tracks > 0)
     return WindowGraph(
         stamp=np.repeat(stamps, np.diff(base))[kept],
         track=tracks[kept],
-        detected=np.concatenate([keyframe.detected for keyframe in window])[kept],
-        pixels=np.concatenate([keyframe.pixels for keyframe in window])[kept],
+        detected=np.concatenate([keyframe.obs.detected for keyframe in window])[kept],
+        pixels=np.concatenate([keyframe.obs.pixels for keyframe in window])[kept],
         first=np.searchsorted(kept, first),
         second=np.searchsorted(kept, second),
         edges=edges,

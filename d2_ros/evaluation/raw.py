@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.features.extractor import Extractor, Features
-from d2_ros.matching.agreement import cut_narrow
 from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.neighbours import match
-from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import build_pyramid, grey
 from d2_ros.matching.verification import verify
 from d2_ros.tracks.graph import no_edges
+from d2_ros.tracks.keyframe import Keyframe, cut_patches
 from d2_ros.tracks.links import inlier_pairs
 from d2_ros.tracks.measurement import measure_links
-from d2_ros.tracks.window import Keyframe
+from d2_ros.tracks.observations import detected
+from d2_ros.tracks.seen import Seen
+from d2_ros.tracks.view import View
 
 Images = tuple[NDArray[Any], NDArray[Any]]
 Cameras = tuple[Camera | None, Camera | None]
@@ -77,15 +78,16 @@ def raw_matches(
             zip(images, features, cameras, strict=True), start=1
         )
     )
-    matches = match(frame.descriptors, [keyframe.descriptors])
-    first = keyframe.detected[matches.keyframe_index]
-    second = frame.detected[matches.index]
+    matches = match(frame.obs.descriptors, [keyframe.obs.descriptors])
+    first = keyframe.obs.detected[matches.keyframe_index]
+    second = frame.obs.detected[matches.index]
     aligned = second.copy()
     if config.refinement.enabled and len(matches):
         limit, seed = config.matching.max_detected_error, config.matching.seed
         inlier = verify(second, first, cameras[1], cameras[0], limit, seed).inlier
         pairs = inlier_pairs(matches, inlier, 1)
-        measured = measure_links(matches, frame, [keyframe], pairs, config.alignment)
+        seen = Seen(frame.view, frame.obs, matches, pairs, len(frame.obs), followed=False)
+        measured = measure_links(seen, matches, [keyframe], config.alignment)
         aligned[measured.link] = measured.edges.pixels
     return RawMatches(first, second, aligned)
 
@@ -100,29 +102,11 @@ def _keyframe(
 ) -> Keyframe:
     """A frame that every keypoint has just been found in, each a track of its own."""
     settings = config.alignment
-    pyramid = build_pyramid(grey(image), settings.levels, extractor.device)
-    detected = features.keypoints.astype(np.float64)
     early = None
     if settings.mode != "grey" and extractor.has_early_maps:
         early = LazyPyramid(lambda: early_pyramid(extractor.early(image), settings.levels))
-    frame = Keyframe(
-        stamp=stamp,
-        camera=camera,
-        pyramid=pyramid,
-        detected=detected,
-        pixels=detected,
-        covariance=features.covariances.astype(np.float64),
-        descriptors=features.descriptors,
-        channels=features.channels,
-        tracks=1 + np.arange(len(detected)),
-        edges=no_edges(),
-        drift=np.zeros((len(detected), 2, 2)),
-        affine=np.tile(np.eye(2), (len(detected), 1, 1)),
-        anchors=detected,
-        early=early,
-    )
-    return replace(
-        frame,
-        patches=cut(pyramid, detected, settings.patch_radius),
-        narrow=cut_narrow(pyramid, detected),
-    )
+    plane = grey(image)
+    pyramid = build_pyramid(plane, settings.levels, extractor.device)
+    view = View(stamp, camera, pyramid, early, plane)
+    obs = detected(features, 1 + np.arange(len(features.keypoints)))
+    return Keyframe(view, obs, cut_patches(view, obs.pixels, settings.patch_radius), no_edges())

@@ -84,7 +84,7 @@ def align(
 def accept(
     found: Alignment, origin: NDArray[np.float64], config: AlignmentConfig
 ) -> NDArray[np.bool_]:
-    """Alignments that pass every gate but the way back, ``(M,)``.
+    """Alignments that pass every gate but the forward-backward one, ``(M,)``.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def accept(
     )
 
 
-def way_back(
+def forward_backward(
     patches: Patches,
     centres: NDArray[np.float64],
     found: Warps,
@@ -109,7 +109,7 @@ def way_back(
     origin: NDArray[np.float64],
     config: AlignmentConfig,
 ) -> NDArray[np.float64]:
-    """Distance from the template's centre after aligning the other way, ``(M,)``, px.
+    """Forward-backward error, ``(M,)``, px: from the template's centre to where aligning back ends.
 
     Parameters
     ----------

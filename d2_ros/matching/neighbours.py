@@ -72,14 +72,14 @@ def match(descriptors: torch.Tensor, keyframes: Sequence[torch.Tensor]) -> Match
         for begin in range(0, len(keyframes), max(step, 1))
     ]
     columns = zip(*(vars(part).values() for part in parts), strict=True)
-    return Matches(*(np.concatenate(column) for column in columns)) if parts else _empty()
+    return Matches(*(np.concatenate(column) for column in columns)) if parts else no_matches()
 
 
 def _match(descriptors: torch.Tensor, keyframes: Sequence[torch.Tensor], number: int) -> Matches:
     """Match with some keyframes, of which the first has this number, in one batched product."""
     sizes = [len(keyframe) for keyframe in keyframes]
     if len(descriptors) == 0 or sum(sizes) == 0:
-        return _empty()
+        return no_matches()
     padded = torch.nn.utils.rnn.pad_sequence(list(keyframes), batch_first=True)
     similarity = descriptors @ padded.transpose(1, 2)  # (K, N, max N_k)
     for product, size in zip(similarity, sizes, strict=True):
@@ -99,6 +99,7 @@ def _match(descriptors: torch.Tensor, keyframes: Sequence[torch.Tensor], number:
     )
 
 
-def _empty() -> Matches:
+def no_matches() -> Matches:
+    """None at all."""
     none = np.empty(0, np.int64)
     return Matches(none, none, none, np.empty(0, np.float32))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import Config
-from d2_ros.matching.alignment import accept, align, way_back
+from d2_ros.matching.alignment import accept, align, forward_backward
 from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import match
 from d2_ros.matching.patches import cut
@@ -118,6 +118,6 @@ def _aligned(
     good = np.flatnonzero(accept(aligned, detected, settings))
     warps = aligned.warps.select(good)
     patches = cut(second[:1], warps.pixels, settings.patch_radius)[0]
-    back = way_back(patches, warps.pixels, warps, first, centres[good], settings)
-    returned = back <= settings.max_forward_backward
+    error = forward_backward(patches, warps.pixels, warps, first, centres[good], settings)
+    returned = error <= settings.max_forward_backward
     return good[returned], warps.pixels[returned]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from d2_ros.config import RefinementConfig
 from d2_ros.matching.alignment import largest_sigma
 from d2_ros.tracks.graph import Edges
-from d2_ros.tracks.window import Keyframe
+from d2_ros.tracks.observations import Observations
 
 EDGE_FLOOR = 0.05
 """px: no edge is taken to be more certain than this; interpolation and the affine model
@@ -101,20 +101,19 @@ def refine_frame(
     return Refined(pixels, _rounder(mean) * SIGMA_SCALE**2, edge_weight)
 
 
-def refined_keyframe(
-    frame: Keyframe, owner: NDArray[np.int64], edges: Edges, config: RefinementConfig
-) -> Keyframe:
+def refined(
+    obs: Observations, owner: NDArray[np.int64], edges: Edges, config: RefinementConfig
+) -> Observations:
     """Keypoints moved to where the window says that they lie; without a track if that is unsure."""
-    refined = refine_frame(owner, edges.pixels, edges.covariance, len(frame.pixels), config)
-    agreed = np.isfinite(refined.pixels[:, 0])
-    sure = agreed & sure_enough(refined.covariance, config)
+    found = refine_frame(owner, edges.pixels, edges.covariance, len(obs), config)
+    agreed = np.isfinite(found.pixels[:, 0])
+    sure = agreed & sure_enough(found.covariance, config)
     return replace(
-        frame,
-        pixels=np.where(agreed[:, None], refined.pixels, frame.pixels),
-        covariance=np.where(agreed[:, None, None], refined.covariance, frame.covariance),
-        drift=np.where(agreed[:, None, None], refined.covariance, 0.0),
-        tracks=np.where(sure, frame.tracks, 0),
-        edges=edges,
+        obs,
+        pixels=np.where(agreed[:, None], found.pixels, obs.pixels),
+        covariance=np.where(agreed[:, None, None], found.covariance, obs.covariance),
+        drift=np.where(agreed[:, None, None], found.covariance, 0.0),
+        tracks=np.where(sure, obs.tracks, 0),
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from d2_ros.config import RefinementConfig
 from d2_ros.refinement import multiview, sparse
 from d2_ros.tracks.graph import join
-from d2_ros.tracks.window import Keyframe
+from d2_ros.tracks.keyframe import Keyframe
 
 SOLVERS = {"gtsam": multiview.refine_graph, "sparse": sparse.refine_graph}
 """Parameter ``refinement.solver`` -> what solves the graph."""
@@ -23,14 +23,14 @@ def refine_window(window: Sequence[Keyframe], config: RefinementConfig) -> list[
     The oldest observation of every track is its root and stays where it was published.
     """
     stamps = np.array([keyframe.stamp for keyframe in window])
-    base = np.cumsum([0, *(len(keyframe.tracks) for keyframe in window)])
-    tracks = np.concatenate([keyframe.tracks for keyframe in window])
+    base = np.cumsum([0, *(len(keyframe.obs) for keyframe in window)])
+    tracks = np.concatenate([keyframe.obs.tracks for keyframe in window])
     held = np.zeros(len(tracks), bool)
     held[np.unique(tracks, return_index=True)[1]] = True  # the first, so the oldest, of each
     edges = join([keyframe.edges for keyframe in window])
     edges = edges.select(np.isin(edges.stamp_from, stamps))
     pixels = SOLVERS[config.solver](
-        np.concatenate([keyframe.pixels for keyframe in window]),
+        np.concatenate([keyframe.obs.pixels for keyframe in window]),
         held,
         nodes_of(window, base, edges.stamp_from, edges.track),
         nodes_of(window, base, edges.stamp_to, edges.track),
@@ -38,7 +38,7 @@ def refine_window(window: Sequence[Keyframe], config: RefinementConfig) -> list[
         config,
     )
     return [
-        replace(keyframe, pixels=part)
+        replace(keyframe, obs=replace(keyframe.obs, pixels=part))
         for keyframe, part in zip(window, np.split(pixels, base[1:-1]), strict=True)
     ]
 
@@ -53,5 +53,5 @@ def nodes_of(
     nodes = np.empty(len(stamps), np.int64)
     for number, keyframe in enumerate(window):
         rows = stamps == keyframe.stamp
-        nodes[rows] = base[number] + keyframe.rows_of(tracks[rows])
+        nodes[rows] = base[number] + keyframe.obs.rows_of(tracks[rows])
     return nodes

@@ -19,8 +19,8 @@ from scipy.spatial import cKDTree
 
 from d2_ros.features.extractor import Features, describe, redetect
 from d2_ros.matching.motion import predict
-from d2_ros.tracks.links import Pairs
-from d2_ros.tracks.window import Keyframe
+from d2_ros.tracks.keyframe import Keyframe
+from d2_ros.tracks.seen import Pairs
 
 _RADIUS = 2  # cells around the predicted place
 _SAME = 2.0  # px: a detection this near is the same keypoint
@@ -56,19 +56,20 @@ def find_lost(
     lost, places, channels = [], [], []
     seen = set(tracks.tolist())
     for keyframe, (rows, keyframe_rows) in reversed(list(zip(window, pairs, strict=True))):
-        missing = np.array([t not in seen for t in keyframe.tracks.tolist()], bool)
-        missing &= keyframe.tracks > 0
+        known = keyframe.obs
+        missing = np.array([t not in seen for t in known.tracks.tolist()], bool)
+        missing &= known.tracks > 0
         warps = predict(
-            keyframe.pixels[missing],
-            keyframe.pixels[keyframe_rows],
+            known.pixels[missing],
+            known.pixels[keyframe_rows],
             features.keypoints[rows].astype(np.float64),
         )
         if warps is None or not missing.any():
             continue
-        seen.update(keyframe.tracks[missing].tolist())
-        lost.append(keyframe.tracks[missing])
+        seen.update(known.tracks[missing].tolist())
+        lost.append(known.tracks[missing])
         places.append(warps.pixels)
-        channels.append(keyframe.channels[torch.from_numpy(missing).to(keyframe.channels.device)])
+        channels.append(known.channels[torch.from_numpy(missing).to(known.channels.device)])
     if not lost:
         return features, tracks
     names, expected = np.concatenate(lost), np.concatenate(places)

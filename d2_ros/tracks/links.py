@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from d2_ros.matching.neighbours import Matches
 from d2_ros.tracks.graph import assign_tracks
-from d2_ros.tracks.window import Keyframe
-
-Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Verified matches with one keyframe: rows of the frame, rows of the keyframe."""
+from d2_ros.tracks.keyframe import Keyframe
+from d2_ros.tracks.observations import Observations
+from d2_ros.tracks.seen import Pairs
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def claim_tracks(
     track = np.zeros(len(matches), np.int64)
     for number, keyframe in enumerate(window):
         rows = matches.keyframe == number
-        track[rows] = keyframe.tracks[matches.keyframe_index[rows]]
+        track[rows] = keyframe.obs.tracks[matches.keyframe_index[rows]]
     return assign_tracks(
         matches.index[inlier],
         track[inlier],
@@ -96,14 +95,11 @@ def inlier_pairs(matches: Matches, inlier: NDArray[np.bool_], keyframes: int) ->
     return [(matches.index[rows], matches.keyframe_index[rows]) for rows in picked]
 
 
-def without_outliers(frame: Keyframe, links: Links, inlier: NDArray[np.bool_]) -> Keyframe:
+def without_outliers(obs: Observations, links: Links, inlier: NDArray[np.bool_]) -> Observations:
     """Cut the keypoints that most keyframes of their track contradict geometrically."""
     owner = links.matches.index[links.tracked]
-    votes = np.bincount(owner, np.where(inlier[links.tracked], 1.0, -1.0), len(frame.tracks))
-    tracks = np.where(votes < 0, 0, frame.tracks)
-    return replace(
-        frame, tracks=tracks, edges=frame.edges.select(np.isin(frame.edges.track, tracks))
-    )
+    votes = np.bincount(owner, np.where(inlier[links.tracked], 1.0, -1.0), len(obs))
+    return replace(obs, tracks=np.where(votes < 0, 0, obs.tracks))
 
 
 def rows_to_keep(tracks: NDArray[np.int64], detections: int, limit: int) -> NDArray[np.int64]:
@@ -113,12 +109,7 @@ def rows_to_keep(tracks: NDArray[np.int64], detections: int, limit: int) -> NDAr
     return np.sort(np.concatenate([tracked, others]))
 
 
-def link_tracks(
-    matches: Matches,
-    tracks: NDArray[np.int64],
-    descriptors: torch.Tensor,
-    window: Sequence[Keyframe],
-) -> Links:
+def link_tracks(matches: Matches, obs: Observations, window: Sequence[Keyframe]) -> Links:
     """Join tentative matches and track memberships into one list of links.
 
     A track joins its keypoint to every keyframe that has observed it. A tentative match of
@@ -126,11 +117,11 @@ def link_tracks(
     """
     parts: list[tuple[NDArray[Any], ...]] = []
     for number, keyframe in enumerate(window):
-        row_of = keyframe.rows_of(tracks)
+        row_of = keyframe.obs.rows_of(obs.tracks)
         index = np.flatnonzero(row_of >= 0)
         rows = row_of[index]
         here = np.flatnonzero(matches.keyframe == number)
-        nearest = np.full(len(tracks), -1)
+        nearest = np.full(len(obs), -1)
         nearest[matches.index[here]] = matches.keyframe_index[here]
         free = ~np.isin(matches.index[here], index)
         free &= ~np.isin(matches.keyframe_index[here], rows)
@@ -144,7 +135,7 @@ def link_tracks(
     index, keyframe_of, rows, tracked, mutual = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
-    similarity = _similarity(descriptors, window, index, keyframe_of, rows)
+    similarity = _similarity(obs.descriptors, window, index, keyframe_of, rows)
     return Links(Matches(index, keyframe_of, rows, similarity), tracked, mutual)
 
 
@@ -162,6 +153,6 @@ def _similarity(
         ours, theirs = (
             torch.from_numpy(rows[here]).to(descriptors.device) for rows in (index, keyframe_index)
         )
-        parts.append((descriptors[ours] * keyframe.descriptors[theirs]).sum(1))
+        parts.append((descriptors[ours] * keyframe.obs.descriptors[theirs]).sum(1))
     similarity: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()
     return similarity

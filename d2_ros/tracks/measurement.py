@@ -10,17 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from d2_ros.config import AlignmentConfig
-from d2_ros.matching.agreement import with_disagreement
-from d2_ros.matching.alignment import accept, align, way_back
+from d2_ros.matching.alignment import accept, align, forward_backward
 from d2_ros.matching.motion import predict
+from d2_ros.matching.multiscale import with_disagreement
 from d2_ros.matching.neighbours import Matches
 from d2_ros.matching.patches import cut_plain
 from d2_ros.matching.pyramid import Pyramid
 from d2_ros.matching.warps import Alignment, Warps, join_alignments, replaced
-from d2_ros.tracks.ends import Ends, pyramid_of
 from d2_ros.tracks.graph import Edges, join, no_edges
-from d2_ros.tracks.links import Pairs
-from d2_ros.tracks.window import Keyframe
+from d2_ros.tracks.keyframe import Keyframe
+from d2_ros.tracks.seen import Seen
+from d2_ros.tracks.templates import LinkTemplates
+from d2_ros.tracks.view import View
 
 Rows = NDArray[np.int64]
 
@@ -40,7 +41,7 @@ class Measured:
     place
         ``(N, 2)`` where a first alignment has put each keypoint, px; NaN where none has.
     affine
-        ``(N, 2, 2)`` of the keypoints, as in :class:`~d2_ros.tracks.window.Keyframe`.
+        ``(N, 2, 2)`` of the keypoints, as in :class:`~d2_ros.tracks.observations.Observations`.
     tried
         ``(L,)`` bool: links that have been measured, with whatever result.
     link
@@ -57,12 +58,7 @@ class Measured:
 
 
 def measure_links(
-    links: Matches,
-    frame: Keyframe,
-    window: Sequence[Keyframe],
-    pairs: Sequence[Pairs],
-    config: AlignmentConfig,
-    followed: bool = False,
+    seen: Seen, links: Matches, window: Sequence[Keyframe], config: AlignmentConfig
 ) -> Measured:
     """Align a frame's keypoints with the newest and the oldest keyframe of their tracks.
 
@@ -71,66 +67,67 @@ def measure_links(
     with the oldest. That tells where its other keyframes' patches lie, to within a fraction of
     a pixel, and a few iterations at full resolution measure them.
 
+    Of a view that was followed, keypoints lie within a pixel or two of their places, and their
+    affine parts are those of the view before: one start and full resolution will do, and grey
+    values agree or the network has to look.
+
     Parameters
     ----------
+    seen
+        The keypoints where they were seen.
     links
-        Links of one track each, ordered by keyframe.
-    frame
-        With its keypoints where they were detected.
-    window, pairs
-        Keyframes, and the frame's verified matches with each.
-    followed
-        Keypoints lie within a pixel or two of their places, and `frame.affine` is that of the
-        frame before: one start and full resolution will do, and grey values agree or the
-        network has to look.
+        Their links of one track each, ordered by keyframe.
+    window
+        Keyframes, oldest first.
     """
-    count = len(frame.detected)
+    obs, count = seen.obs, len(seen.obs)
     place, affine = np.full((count, 2), np.nan), np.tile(np.eye(2), (count, 1, 1))
     tried = np.zeros(len(links), bool)
     if len(links) == 0:
         return Measured(place, affine, tried, np.empty(0, np.int64), no_edges())
-    ends = Ends.of(links, window)
+    templates = LinkTemplates.of(links, window)
     results = []
     newest, oldest = _newest_and_oldest(links.index)
     # That links which have failed once fail again says nothing of the pair's grey values.
     retry = replace(config, mode="grey") if config.mode == "auto" else config
-    for first, settings in ((newest, retry if followed else config), (oldest, retry)):
+    for first, settings in ((newest, retry if seen.followed else config), (oldest, retry)):
         rows = first[np.isnan(place[links.index[first], 0]) & ~tried[first]]
         if len(rows) == 0:
             break
-        if followed:
-            known = Measured(frame.detected, frame.affine, tried, np.empty(0, np.int64), no_edges())
-            starts, levels = [_start(known, ends, rows, links.index[rows])], 1
+        owner = links.index[rows]
+        if seen.followed:
+            starts, levels = [_start(obs.detected[owner], obs.affine[owner], templates, rows)], 1
         else:
-            guess = _guess(links, ends, rows, frame, window, pairs)
-            starts = [Warps(frame.detected[links.index[rows]], guess.affine), guess]
+            guess = _guess(seen, links, templates, rows, window)
+            starts = [Warps(obs.detected[owner], guess.affine), guess]
             levels = settings.levels
-        found, good, early = _align(links, ends, rows, frame, starts, levels, settings)
+        found, good, early = _align(seen, links, templates, rows, starts, levels, settings)
         tried[rows] = True
         results.append((rows[good], found.select(good), early[good]))
-        owner, warps = links.index[rows[good]], found.warps.select(good)
-        place[owner] = _carry(warps, ends.pixels[rows[good]] - ends.anchors[rows[good]])
-        affine[owner] = warps.affine @ ends.affine[rows[good]]
+        owner, warps = owner[good], found.warps.select(good)
+        place[owner] = _carry(warps, templates.pixels[rows[good]] - templates.anchors[rows[good]])
+        affine[owner] = warps.affine @ templates.affine[rows[good]]
     known = Measured(place, affine, tried, np.empty(0, np.int64), no_edges())
     rows = np.concatenate([newest, oldest])
-    return _measure(links, frame, window, known, ends, rows, results, config)
+    return _measure(seen, links, window, known, templates, rows, results, config)
 
 
 def measure_remaining(
+    seen: Seen,
     links: Matches,
-    frame: Keyframe,
     window: Sequence[Keyframe],
     measured: Measured,
     config: AlignmentConfig,
 ) -> Measured:
     """Measure the links that :func:`measure_links` has left out; all edges, old and new.
 
-    `frame` may have lost tracks meanwhile: their links are not measured.
+    `seen` may have lost tracks meanwhile: their links are not measured.
     """
-    rows = np.flatnonzero(~measured.tried & (frame.tracks[links.index] > 0))
+    rows = np.flatnonzero(~measured.tried & (seen.obs.tracks[links.index] > 0))
     if len(rows) == 0:
         return measured
-    rest = _measure(links, frame, window, measured, Ends.of(links, window), rows, [], config)
+    templates = LinkTemplates.of(links, window)
+    rest = _measure(seen, links, window, measured, templates, rows, [], config)
     return Measured(
         measured.place,
         measured.affine,
@@ -141,11 +138,11 @@ def measure_remaining(
 
 
 def _measure(
+    seen: Seen,
     links: Matches,
-    frame: Keyframe,
     window: Sequence[Keyframe],
     known: Measured,
-    ends: Ends,
+    templates: LinkTemplates,
     rows: Rows,
     results: list[tuple[Rows, Alignment, NDArray[np.bool_]]],
     config: AlignmentConfig,
@@ -156,49 +153,52 @@ def _measure(
     tried = known.tried.copy()
     tried[rows] = True
     if len(rows):
-        start = _start(known, ends, rows, links.index[rows])
-        found, good, early = _align(links, ends, rows, frame, [start], 1, config)
+        owner = links.index[rows]
+        start = _start(known.place[owner], known.affine[owner], templates, rows)
+        found, good, early = _align(seen, links, templates, rows, [start], 1, config)
         results = [*results, (rows[good], found.select(good), early[good])]
     if not results:
         return Measured(known.place, known.affine, tried, np.empty(0, np.int64), no_edges())
     found = join_alignments([found for _, found, _ in results])
     rows = np.concatenate([part for part, _, _ in results])
     early = np.concatenate([part for _, _, part in results])
-    back = np.full(len(rows), np.inf)
+    error = np.full(len(rows), np.inf)
     for part in (np.flatnonzero(~early), np.flatnonzero(early)):
         if len(part):
-            back[part] = _way_back(
-                links, ends, rows[part], found.warps.select(part), frame, known.place,
-                bool(early[part[0]]), config,
-            )  # fmt: skip
-    kept = np.flatnonzero(back <= config.max_forward_backward)
+            warps, maps = found.warps.select(part), bool(early[part[0]])
+            error[part] = _back_errors(
+                seen, links, templates, rows[part], warps, known.place, maps, config
+            )
+    kept = np.flatnonzero(error <= config.max_forward_backward)
     kept = kept[np.argsort(rows[kept])]
     rows, warps = rows[kept], found.warps.select(kept)
     stamps = np.array([keyframe.stamp for keyframe in window])
     edges = Edges(
-        track=frame.tracks[links.index[rows]],
+        track=seen.obs.tracks[links.index[rows]],
         stamp_from=stamps[links.keyframe[rows]],
-        stamp_to=np.full(len(rows), frame.stamp, np.int64),
-        centre=ends.pixels[rows],
-        pixels=_carry(warps, ends.pixels[rows] - ends.anchors[rows]),
+        stamp_to=np.full(len(rows), seen.view.stamp, np.int64),
+        centre=templates.pixels[rows],
+        pixels=_carry(warps, templates.pixels[rows] - templates.anchors[rows]),
         affine=warps.affine,
-        covariance=found.covariance[kept] + _turned(ends.drift[rows], warps.affine),
+        covariance=found.covariance[kept] + _turned(templates.drift[rows], warps.affine),
     )
     return Measured(known.place, known.affine, tried, rows, edges)
 
 
-def _start(known: Measured, ends: Ends, rows: Rows, owner: Rows) -> Warps:
-    """Where links `rows` must lie, by what is known of their keypoints."""
-    shear = known.affine[owner] @ np.linalg.inv(ends.affine[rows])
-    start = Warps(known.place[owner], shear)
-    return Warps(_carry(start, ends.anchors[rows] - ends.pixels[rows]), shear)
+def _start(
+    places: NDArray[np.float64], affine: NDArray[np.float64], templates: LinkTemplates, rows: Rows
+) -> Warps:
+    """Where links `rows` must lie, by the places and affine parts of their keypoints."""
+    shear = affine @ np.linalg.inv(templates.affine[rows])
+    start = Warps(places, shear)
+    return Warps(_carry(start, templates.anchors[rows] - templates.pixels[rows]), shear)
 
 
 def _align(
+    seen: Seen,
     links: Matches,
-    ends: Ends,
+    templates: LinkTemplates,
     rows: Rows,
-    frame: Keyframe,
     starts: Sequence[Warps],
     levels: int,
     config: AlignmentConfig,
@@ -214,19 +214,20 @@ def _align(
     found
         The alignments.
     good
-        ``(M,)`` bool: they pass every gate but the way back.
+        ``(M,)`` bool: they pass every gate but the forward-backward one.
     early
         ``(M,)`` bool: they are of early maps.
     """
-    origin = frame.detected[links.index[rows]]
+    view = seen.view
+    origin = seen.obs.detected[links.index[rows]]
     if config.mode == "features":
-        found, good = _align_early(ends, rows, frame, starts, origin, levels, config)
+        found, good = _align_early(view, templates, rows, starts, origin, levels, config)
         return found, good, np.ones(len(rows), bool)
-    found = align(ends.patches(rows, levels), frame.pyramid, starts, config)
+    found = align(templates.patches(rows, levels), view.pyramid, starts, config)
     good = accept(found, origin, config)
-    found = _doubted(found, good, ends, rows, frame.pyramid, config)
+    found = _held_against_narrow(found, good, templates, rows, view.pyramid, config)
     early = np.zeros(len(rows), bool)
-    if config.mode == "auto" and frame.early is not None:
+    if config.mode == "auto" and view.early is not None:
         pair = links.keyframe[rows]
         tried, aligned = np.bincount(pair), np.bincount(pair, good)
         enough = max(_ENOUGH, _LARGE_PART * len(rows))
@@ -235,7 +236,7 @@ def _align(
         if len(again):
             chosen = [start.select(again) for start in starts]
             other, better = _align_early(
-                ends, rows[again], frame, chosen, origin[again], levels, config
+                view, templates, rows[again], chosen, origin[again], levels, config
             )
             won = np.bincount(pair[again], better, len(tried)) > _CLEARLY_MORE * aligned
             better &= won[pair[again]]
@@ -245,10 +246,10 @@ def _align(
     return found, good, early
 
 
-def _doubted(
+def _held_against_narrow(
     found: Alignment,
     good: NDArray[np.bool_],
-    ends: Ends,
+    templates: LinkTemplates,
     rows: Rows,
     target: Pyramid,
     config: AlignmentConfig,
@@ -257,21 +258,23 @@ def _doubted(
     chosen = np.flatnonzero(good)
     if len(chosen) == 0:
         return found
-    patches = ends.narrow_patches(rows[chosen])
+    patches = templates.narrow(rows[chosen])
     return replaced(found, chosen, with_disagreement(found.select(chosen), patches, target, config))
 
 
 def _align_early(
-    ends: Ends,
+    view: View,
+    templates: LinkTemplates,
     rows: Rows,
-    frame: Keyframe,
     starts: Sequence[Warps],
     origin: NDArray[np.float64],
     levels: int,
     config: AlignmentConfig,
 ) -> tuple[Alignment, NDArray[np.bool_]]:
-    target = pyramid_of(frame, True)
-    found = align(ends.early_patches(rows, levels, config.patch_radius), target, starts, config)
+    target = view.pyramid_of(True)
+    found = align(
+        templates.early_patches(rows, levels, config.patch_radius), target, starts, config
+    )
     limit = min(config.min_correlation, _MIN_CORRELATION)
     return found, accept(found, origin, replace(config, min_correlation=limit))
 
@@ -293,47 +296,43 @@ def _newest_and_oldest(index: Rows) -> tuple[Rows, Rows]:
 
 
 def _guess(
-    links: Matches,
-    ends: Ends,
-    rows: Rows,
-    frame: Keyframe,
-    window: Sequence[Keyframe],
-    pairs: Sequence[Pairs],
+    seen: Seen, links: Matches, templates: LinkTemplates, rows: Rows, window: Sequence[Keyframe]
 ) -> Warps:
     """Where the matches around each link predict its patch, and the local affine motion."""
+    detected = seen.obs.detected
     affine = np.tile(np.eye(2), (len(rows), 1, 1))
-    pixels = frame.detected[links.index[rows]].copy()
-    for number, (keyframe, (ours, theirs)) in enumerate(zip(window, pairs, strict=True)):
+    pixels = detected[links.index[rows]].copy()
+    for number, (keyframe, (ours, theirs)) in enumerate(zip(window, seen.pairs, strict=True)):
         here = links.keyframe[rows] == number
-        warps = predict(ends.anchors[rows[here]], keyframe.pixels[theirs], frame.detected[ours])
+        warps = predict(templates.anchors[rows[here]], keyframe.obs.pixels[theirs], detected[ours])
         if warps is not None:
             pixels[here], affine[here] = warps.pixels, warps.affine
     return Warps(pixels, affine)
 
 
-def _way_back(
+def _back_errors(
+    seen: Seen,
     links: Matches,
-    ends: Ends,
+    templates: LinkTemplates,
     rows: Rows,
     found: Warps,
-    frame: Keyframe,
     place: NDArray[np.float64],
     early: bool,
     config: AlignmentConfig,
 ) -> NDArray[np.float64]:
-    """How far from its patch's centre each link `rows` ends on the way back, px."""
+    """Forward-backward error of each link `rows`, px."""
     owner, patch = np.unique(links.index[rows], return_inverse=True)
-    patches = cut_plain(pyramid_of(frame, early)[0], place[owner], config.patch_radius)
-    back = np.full(len(rows), np.inf)
-    for number, keyframe in enumerate(ends.window):
+    patches = cut_plain(seen.view.pyramid_of(early)[0], place[owner], config.patch_radius)
+    error = np.full(len(rows), np.inf)
+    for number, keyframe in enumerate(templates.window):
         here = np.flatnonzero(links.keyframe[rows] == number)
         if len(here):
-            back[here] = way_back(
+            error[here] = forward_backward(
                 patches.select(torch.from_numpy(patch[here]).to(patches.values.device)),
                 place[owner[patch[here]]],
                 found.select(here),
-                pyramid_of(keyframe, early),
-                ends.anchors[rows[here]],
+                keyframe.view.pyramid_of(early),
+                templates.anchors[rows[here]],
                 config,
             )
-    return back
+    return error

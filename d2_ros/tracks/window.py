@@ -1,166 +1,82 @@
-"""The window of keyframes, and when a frame enters it."""
+"""The window of keyframes: all that the front-end remembers between frames."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from d2_ros.camera import Camera
-from d2_ros.config import WindowConfig
-from d2_ros.matching.early import LazyPyramid
-from d2_ros.matching.patches import Templates
-from d2_ros.matching.pyramid import Pyramid
+from d2_ros.config import AlignmentConfig
+from d2_ros.matching.alignment import predicted_sigma
+from d2_ros.tracks.following import Last
 from d2_ros.tracks.graph import Edges
+from d2_ros.tracks.keyframe import Keyframe, cut_patches
+from d2_ros.tracks.observations import Observations
+from d2_ros.tracks.view import View
 
-_MOVED = 1.0  # px: a median displacement below this is a standing camera
+_NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
 
-@dataclass(frozen=True)
-class Keyframe:
-    """One frame of the window and what is known of its keypoints.
+class Window:
+    """Keyframes, tracks and the last frame.
 
     Attributes
     ----------
-    stamp
-        Integer nanoseconds; names the keyframe.
-    camera
-        Calibration, or None.
-    pyramid
-        Grey pyramid, on the device.
-    detected, pixels
-        ``(N, 2)`` float64 detected and refined positions, px.
-    covariance
-        ``(N, 2, 2)`` float64, px^2.
-    descriptors
-        ``(N, 512)`` on the device.
-    channels
-        ``(N,)`` int64 winning channels, on the device.
-    tracks
-        ``(N,)`` int64 track ids, 0 for none; no id twice.
-    edges
-        Aligned matches of this frame with earlier keyframes.
-    drift
-        ``(N, 2, 2)`` float64, px^2: covariance of `pixels` relative to the track's first
-        observation; zero for that one.
-    affine
-        ``(N, 2, 2)`` float64: offsets in the track's first patch -> offsets here.
-    anchors
-        ``(N, 2)`` float64 places at which `patches` were cut: where the keypoints were when the
-        frame entered the window.
-    patches
-        Of every pyramid level, a row per keypoint; none before the frame is a keyframe.
-    narrow
-        Narrow patches of full resolution, a row per keypoint; None before the frame is a keyframe.
-    early
-        Pyramid of the network's early maps, built once it is needed; None where the network
-        has none.
+    keyframes
+        Oldest first.
+    last
+        The frame before, None where there is none.
     """
 
-    stamp: int
-    camera: Camera | None
-    pyramid: Pyramid
-    detected: NDArray[np.float64]
-    pixels: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-    descriptors: torch.Tensor
-    channels: torch.Tensor
-    tracks: NDArray[np.int64]
-    edges: Edges
-    drift: NDArray[np.float64]
-    affine: NDArray[np.float64]
-    anchors: NDArray[np.float64]
-    patches: tuple[Templates, ...] = ()
-    narrow: Templates | None = None
-    early: LazyPyramid | None = None
+    def __init__(self) -> None:
+        self._next_track = 1
+        self.reset()
 
-    def __post_init__(self) -> None:
-        used = self.tracks[self.tracks > 0]
-        if len(np.unique(used)) != len(used):
-            raise ValueError("two keypoints of one keyframe belong to the same track")
+    def reset(self) -> None:
+        """Forget everything; track ids go on, for none is ever used twice."""
+        self.keyframes: tuple[Keyframe, ...] = ()
+        self.last: Last | None = None
+        self._lengths: dict[int, int] = {}  # frames in which each live track was observed
+        # Tracks of the last two frames: one too uncertain in a frame may be sure in the next.
+        self._observed: deque[NDArray[np.int64]] = deque(maxlen=2)
 
-    def select(self, rows: NDArray[np.int64]) -> Keyframe:
-        """The frame with the keypoints `rows` only; its edges name tracks, so they stay."""
-        chosen = torch.from_numpy(rows).to(self.descriptors.device)
-        return replace(
-            self,
-            detected=self.detected[rows],
-            pixels=self.pixels[rows],
-            covariance=self.covariance[rows],
-            descriptors=self.descriptors[chosen],
-            channels=self.channels[chosen],
-            tracks=self.tracks[rows],
-            drift=self.drift[rows],
-            affine=self.affine[rows],
-            anchors=self.anchors[rows],
-            patches=tuple(patches.select(chosen) for patches in self.patches),
-            narrow=None if self.narrow is None else self.narrow.select(chosen),
-        )
+    @property
+    def recent(self) -> NDArray[np.int64]:
+        """Tracks that the last two frames or the newest keyframe have seen."""
+        newest = [keyframe.obs.tracks for keyframe in self.keyframes[-1:]]
+        return np.concatenate([_NONE, *self._observed, *newest])
 
-    def rows_of(self, tracks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Row of each track's keypoint, -1 where it has none (``(M,)`` -> ``(M,)``)."""
-        order = np.argsort(self.tracks, kind="stable")
-        place = np.searchsorted(self.tracks, tracks, sorter=order)
-        row = order[np.minimum(place, len(order) - 1)] if len(order) else place
-        found = (tracks > 0) & (len(order) > 0)
-        if len(order):
-            found &= self.tracks[row] == tracks
-        return np.where(found, row, -1)
+    def enter(
+        self, view: View, obs: Observations, edges: Edges, settings: AlignmentConfig, size: int
+    ) -> None:
+        """Take a frame in as the newest keyframe, of `size` that stay.
 
+        A track is opened at every keypoint that has none and can be aligned at all.
+        """
+        patches = cut_patches(view, obs.pixels, settings.patch_radius)
+        textured = predicted_sigma(patches.levels[0]) <= settings.max_sigma
+        fresh = np.flatnonzero((obs.tracks == 0) & textured)
+        tracks, affine, drift = obs.tracks.copy(), obs.affine.copy(), obs.drift.copy()
+        tracks[fresh] = self._next_track + np.arange(len(fresh))
+        affine[fresh], drift[fresh] = np.eye(2), 0.0
+        self._next_track += len(fresh)
+        obs = replace(obs, tracks=tracks, affine=affine, drift=drift)
+        keyframe = Keyframe(view, obs, patches, edges)
+        self.keyframes = (*self.keyframes, keyframe)[-size:]
 
-def is_keyframe(
-    window: Sequence[Keyframe],
-    stamp: int,
-    pixels: NDArray[np.float64],
-    tracks: NDArray[np.int64],
-    camera: Camera | None,
-    config: WindowConfig,
-) -> bool:
-    """Decide whether a frame enters the window.
+    def move(self, keyframes: Sequence[Keyframe]) -> None:
+        """Put the keyframes' observations where a solution has moved them."""
+        self.keyframes = tuple(keyframes)
 
-    It does when it sees too small a share of the last keyframe's tracks, when it has moved
-    far enough from it (parallax, rotation removed), or when the last one is long ago and the
-    camera has moved at all. A standing camera keeps its window.
-    """
-    if not window:
-        return True
-    last = window[-1]
-    rows = last.rows_of(tracks)
-    seen = rows >= 0
-    known = int((last.tracks > 0).sum())
-    if seen.sum() < config.min_tracked_share * known or known == 0:
-        return True
-    before, after = last.pixels[rows[seen]], pixels[seen]
-    if np.median(np.linalg.norm(after - before, axis=1)) < _MOVED:
-        return False
-    waited = (stamp - last.stamp) * 1e-9
-    return waited > config.max_interval or parallax(before, after, camera) > config.min_parallax
-
-
-def parallax(
-    before: NDArray[np.float64], after: NDArray[np.float64], camera: Camera | None
-) -> float:
-    """Median displacement (px) that is left when the best rotation has been removed.
-
-    Of the keypoints that have bearings in both frames. Where none has, as without a calibration,
-    the median shift stands for the rotation.
-    """
-    if camera is not None:
-        rays, turned = camera.bearings(before), camera.bearings(after)
-        known = np.isfinite(rays + turned).all(1)
-        if known.any():
-            return _turned_parallax(rays[known], turned[known]) * camera.focal
-    shift = after - before
-    return float(np.median(np.linalg.norm(shift - np.median(shift, axis=0), axis=1)))
-
-
-def _turned_parallax(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
-    """Median angle, rad, between bearings of one frame, turned, and those of another."""
-    first, second = (rays / np.linalg.norm(rays, axis=1, keepdims=True) for rays in (before, after))
-    left, _, right = np.linalg.svd(second.T @ first)  # Wahba's problem, Kabsch's solution
-    sign = np.diag([1.0, 1.0, np.linalg.det(left @ right)])
-    turned = first @ (left @ sign @ right).T
-    return float(np.median(np.arccos(np.clip((turned * second).sum(1), -1, 1))))
+    def observe(self, view: View, obs: Observations) -> NDArray[np.int64]:
+        """Remember a frame; the frames in which the track of each row was observed, ``(N,)``."""
+        self.last = Last(view, obs.select(np.flatnonzero(obs.tracks > 0)))
+        self._observed.append(self.last.obs.tracks)
+        for track in self.last.obs.tracks.tolist():
+            self._lengths[track] = self._lengths.get(track, 0) + 1
+        live = set(np.concatenate([keyframe.obs.tracks for keyframe in self.keyframes]).tolist())
+        self._lengths = {t: length for t, length in self._lengths.items() if t in live}
+        return np.array([self._lengths.get(track, 0) for track in obs.tracks.tolist()])

@@ -19,9 +19,9 @@ from d2_ros.matching import alignment, batched
 from d2_ros.matching.alignment import (
     accept,
     align,
+    forward_backward,
     largest_sigma,
     predicted_sigma,
-    way_back,
 )
 from d2_ros.matching.early import early_pyramid
 from d2_ros.matching.patches import cut
@@ -81,7 +81,7 @@ def run(pair, *starts, config=None):
     warps = [Warps(start, identities(len(places))) for start in starts]
     found = align(patches, pyramids[1], warps, config)
     there = cut(pyramids[1], found.warps.pixels, config.patch_radius)[0]
-    back = way_back(there, found.warps.pixels, found.warps, pyramids[0], places, config)
+    back = forward_backward(there, found.warps.pixels, found.warps, pyramids[0], places, config)
     return found, accept(found, starts[0], config) & (back <= config.max_forward_backward)
 
 

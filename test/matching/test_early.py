@@ -12,7 +12,7 @@ from d2_ros.config import Config, with_values
 from d2_ros.features.early import EarlyMap
 from d2_ros.features.extractor import Extractor
 from d2_ros.matching import alignment, batched
-from d2_ros.matching.alignment import accept, align, way_back
+from d2_ros.matching.alignment import accept, align, forward_backward
 from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import Level, build_pyramid, grey, sample
@@ -76,7 +76,7 @@ def measure(pyramids, places, truth, min_correlation):
     warps = Warps(start, np.tile(np.eye(2), (len(places), 1, 1)))
     found = align(cut(one, places, config.patch_radius), two, [warps], config)
     there = cut(two, found.warps.pixels, config.patch_radius)[0]
-    back = way_back(there, found.warps.pixels, found.warps, one, places, config)
+    back = forward_backward(there, found.warps.pixels, found.warps, one, places, config)
     good = accept(found, start, config) & (back <= config.max_forward_backward)
     return found, found.warps.pixels - truth, good
 

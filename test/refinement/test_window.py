@@ -38,9 +38,9 @@ def test_a_frame_says_nearly_what_the_full_solution_says(run):
     _, solutions = run
     moves = []
     for window, refined in solutions[1:]:
-        known = np.concatenate([keyframe.tracks for keyframe in window[:-1]])
-        rows = (window[-1].tracks > 0) & np.isin(window[-1].tracks, known)
-        off = np.linalg.norm(refined[-1].pixels - window[-1].pixels, axis=1)
+        known = np.concatenate([keyframe.obs.tracks for keyframe in window[:-1]])
+        rows = (window[-1].obs.tracks > 0) & np.isin(window[-1].obs.tracks, known)
+        off = np.linalg.norm(refined[-1].obs.pixels - window[-1].obs.pixels, axis=1)
         moves.append(off[rows])
     moves = np.concatenate(moves)
     assert len(solutions) >= 4

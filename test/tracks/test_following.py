@@ -8,9 +8,10 @@ import pytest
 from d2_ros.config import Config, with_values
 from d2_ros.evaluation.accuracy import accuracy_figures, track_errors
 from d2_ros.features.extractor import Extractor
-from d2_ros.frontend import FrontEnd, may_follow
+from d2_ros.frontend import FrontEnd
 from d2_ros.sources.synthetic import open_synthetic
 from d2_ros.tracks.following import flow
+from d2_ros.tracks.policy import may_follow
 
 KEYFRAMES = with_values(
     Config(), {"features.extract": "keyframes", "features.max_keypoints": 350, "window.size": 3}

@@ -12,12 +12,13 @@ import torch
 
 from d2_ros.config import AlignmentConfig, Config, with_values
 from d2_ros.features.extractor import Extractor
-from d2_ros.matching.agreement import cut_narrow
 from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.neighbours import Matches
-from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import build_pyramid, grey
+from d2_ros.tracks.keyframe import cut_patches
 from d2_ros.tracks.measurement import measure_links
+from d2_ros.tracks.seen import Seen
+from d2_ros.tracks.view import View
 
 CPU = torch.device("cpu")
 
@@ -40,19 +41,18 @@ def measured(keyframe, extractor):
                 return early_pyramid(extractor.early(image), config.levels)
 
             made = keyframe(np.arange(1, len(pixels) + 1), pixels, stamp)
-            pyramid = build_pyramid(grey(image), config.levels, CPU)
-            return replace(made, pyramid=pyramid, early=LazyPyramid(build))
+            plane = grey(image)
+            pyramid = build_pyramid(plane, config.levels, CPU)
+            view = View(stamp, None, pyramid, LazyPyramid(build), plane)
+            return replace(made, view=view, patches=cut_patches(view, pixels, config.patch_radius))
 
         first = frame(skimage.data.camera()[:400], places, 1)
-        first = replace(
-            first,
-            patches=cut(first.pyramid, places, config.patch_radius),
-            narrow=cut_narrow(first.pyramid, places),
-        )
         start = truth + np.random.default_rng(1).normal(0, 0.8, truth.shape)
         rows = np.arange(len(places))
         links = Matches(rows, np.zeros_like(rows), rows, np.ones(len(rows), np.float32))
-        found = measure_links(links, frame(second, start, 2), [first], [(rows, rows)], config)
+        made = frame(second, start, 2)
+        seen = Seen(made.view, made.obs, links, [(rows, rows)], len(rows), followed=False)
+        found = measure_links(seen, links, [first], config)
         error = np.linalg.norm(found.edges.pixels - truth[found.link], axis=1)
         return error, sorted(built)
 

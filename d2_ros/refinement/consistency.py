@@ -1,4 +1,4 @@
-"""What the geometry of image pairs says of the covariances of a frame's keypoints."""
+"""What the epipolar geometry of image pairs says of the covariances of a view's keypoints."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 
 from d2_ros.matching.verification import Verdict
 from d2_ros.tracks.links import Links
-from d2_ros.tracks.window import Keyframe
+from d2_ros.tracks.observations import Observations
 
 _PRIOR = 1.0  # observations of an ordinary epipolar distance that are taken for granted
 
 
-def with_doubt(frame: Keyframe, links: Links, verdict: Verdict) -> Keyframe:
-    """Scale the covariances of tracked keypoints by their :func:`doubt`."""
+def with_epipolar_consistency(obs: Observations, links: Links, verdict: Verdict) -> Observations:
+    """Scale the covariances of tracked keypoints by their :func:`epipolar_factors`."""
     here = links.tracked
     owner = links.matches.index[here]
-    factor = doubt(owner, verdict.residual[here], verdict.normal[here], frame.covariance)
+    factor = epipolar_factors(owner, verdict.residual[here], verdict.normal[here], obs.covariance)
     scale = factor[:, None, None]
-    return replace(frame, covariance=frame.covariance * scale, drift=frame.drift * scale)
+    return replace(obs, covariance=obs.covariance * scale, drift=obs.drift * scale)
 
 
-def doubt(
+def epipolar_factors(
     owner: NDArray[np.int64],
     residual: NDArray[np.float64],
     normal: NDArray[np.float64],

@@ -1,4 +1,4 @@
-"""The keyframes' ends of a frame's links: places, drift and patches."""
+"""The keyframes' sides of a view's links: places, drift and the patches to align with."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from d2_ros.matching.neighbours import Matches
 from d2_ros.matching.patches import Templates, cut, gather
-from d2_ros.matching.pyramid import Pyramid
-from d2_ros.tracks.window import Keyframe
+from d2_ros.tracks.keyframe import Keyframe
 
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Ends:
-    """The keyframes' ends of L links."""
+class LinkTemplates:
+    """The keyframes' sides of L links."""
 
     pixels: NDArray[np.float64]  # (L, 2) the track's place in the keyframe
     anchors: NDArray[np.float64]  # (L, 2) where the keyframe's patch was cut
@@ -30,17 +29,17 @@ class Ends:
     window: Sequence[Keyframe]
 
     @classmethod
-    def of(cls, links: Matches, window: Sequence[Keyframe]) -> Ends:
-        """The ends of `links`, which are ordered by keyframe, in the keyframes of `window`."""
+    def of(cls, links: Matches, window: Sequence[Keyframe]) -> LinkTemplates:
+        """Those of `links`, which are ordered by keyframe, in the keyframes of `window`."""
         pairs = [
             (keyframe, links.keyframe_index[links.keyframe == number])
             for number, keyframe in enumerate(window)
         ]
         return cls(
-            np.concatenate([keyframe.pixels[rows] for keyframe, rows in pairs]),
-            np.concatenate([keyframe.anchors[rows] for keyframe, rows in pairs]),
-            np.concatenate([keyframe.affine[rows] for keyframe, rows in pairs]),
-            np.concatenate([keyframe.drift[rows] for keyframe, rows in pairs]),
+            np.concatenate([keyframe.obs.pixels[rows] for keyframe, rows in pairs]),
+            np.concatenate([keyframe.patches.anchors[rows] for keyframe, rows in pairs]),
+            np.concatenate([keyframe.obs.affine[rows] for keyframe, rows in pairs]),
+            np.concatenate([keyframe.obs.drift[rows] for keyframe, rows in pairs]),
             links.keyframe,
             links.keyframe_index,
             window,
@@ -48,12 +47,14 @@ class Ends:
 
     def patches(self, rows: Rows, levels: int) -> list[Templates]:
         """The patches of links `rows` (ascending), level by level, of so many levels at most."""
-        all_levels = zip(*(keyframe.patches[:levels] for keyframe in self.window), strict=False)
+        all_levels = zip(
+            *(keyframe.patches.levels[:levels] for keyframe in self.window), strict=False
+        )
         return [self._gather(level, rows) for level in all_levels]
 
-    def narrow_patches(self, rows: Rows) -> Templates:
+    def narrow(self, rows: Rows) -> Templates:
         """The narrow patches of links `rows` (ascending)."""
-        return self._gather([k.narrow for k in self.window if k.narrow is not None], rows)
+        return self._gather([keyframe.patches.narrow for keyframe in self.window], rows)
 
     def _gather(self, patches: Sequence[Templates], rows: Rows) -> Templates:
         chosen = [
@@ -68,18 +69,9 @@ class Ends:
         for number, keyframe in enumerate(self.window):
             here = rows[self.keyframe[rows] == number]
             if len(here):
-                pyramid = pyramid_of(keyframe, True)[:levels]
+                pyramid = keyframe.view.pyramid_of(True)[:levels]
                 parts.append(cut(pyramid, self.anchors[here], radius))
         return [
             gather([(patches, torch.arange(len(patches))) for patches in level])
             for level in zip(*parts, strict=False)
         ]
-
-
-def pyramid_of(frame: Keyframe, early: bool) -> Pyramid:
-    """The pyramid of a frame's grey values, or of its early maps."""
-    if not early:
-        return frame.pyramid
-    if frame.early is None:
-        raise ValueError("a frame without early maps cannot be aligned by them")
-    return frame.early.pyramid

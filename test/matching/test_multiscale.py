@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from d2_ros.config import AlignmentConfig
-from d2_ros.matching.agreement import cut_narrow, disagreement, with_disagreement
 from d2_ros.matching.alignment import align, largest_sigma
+from d2_ros.matching.multiscale import cut_narrow, disagreement, with_disagreement
 from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import build_pyramid
 from d2_ros.matching.warps import Alignment, Warps
