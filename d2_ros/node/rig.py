@@ -14,7 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from d2_ros.config import Config, OutputConfig
 from d2_ros.features.batch import Share
-from d2_ros.frontend import may_follow
+from d2_ros.tracks.policy import may_follow
 from d2_ros.matching.stereo import View, find_right
 from d2_ros.node.device import SharedDevice
 from d2_ros.node.status import LOG_INTERVAL
