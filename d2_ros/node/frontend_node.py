@@ -28,9 +28,9 @@ from d2_ros.node.diagnostics import camera_status, make_array, node_status
 from d2_ros.node.executor import make_executor, spin
 from d2_ros.node.inputs import GROUP, Inputs
 from d2_ros.node.mailbox import Mailbox, Worker
+from d2_ros.node.multi_camera import Entry, MultiCameraPipeline, output_of, stereo_pair
 from d2_ros.node.outputs import Outputs
 from d2_ros.node.parameters import declare, updated
-from d2_ros.node.rig import Entry, Rig, output_of, stereo_pair
 from d2_ros.node.status import CameraStatus
 from d2_ros.node.stream import CameraStream
 
@@ -115,12 +115,14 @@ class FrontEndNode(LifecycleNode):
         assert self._device is not None
         mailbox: Mailbox[Any] = Mailbox()
         streams = dict(self._streams)
-        rig = Rig(streams, self._device, stereo_pair(self.config), self.get_logger())
+        pipeline = MultiCameraPipeline(
+            streams, self._device, stereo_pair(self.config), self.get_logger()
+        )
 
         def handle(cameras: str, entries: dict[str, Entry]) -> None:
             # After a deactivation that did not wait to the end two workers may overlap.
             with self._one_frame_at_a_time:
-                rig.handle(entries, lambda: mailbox.closed)
+                pipeline.handle(entries, lambda: mailbox.closed)
 
         numbered = self.config.executor == "single"
         self._inputs = Inputs(self, streams, mailbox, self.config.input, numbered)

@@ -18,7 +18,7 @@ from d2_ros.config import InputConfig
 from d2_ros.node.groups import Drop, Groups
 from d2_ros.node.mailbox import Mailbox
 from d2_ros.node.messages import stamp_of
-from d2_ros.node.rig import Entry
+from d2_ros.node.multi_camera import Entry
 from d2_ros.node.stream import CameraStream
 
 

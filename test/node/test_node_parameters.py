@@ -13,8 +13,8 @@ from rclpy.parameter import Parameter
 
 from d2_ros.config import Config, check_config, parameters, with_values
 from d2_ros.errors import D2RosError
+from d2_ros.node.multi_camera import stereo_pair
 from d2_ros.node.parameters import declare, updated
-from d2_ros.node.rig import stereo_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -196,12 +196,12 @@ def test_a_fault_in_the_stereo_matching_costs_the_right_observations_only(
     right_camera: Camera,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from d2_ros.node import rig
+    from d2_ros.node import multi_camera
 
     def broken(*given: Any) -> Any:
         raise RuntimeError("CUDA error: unspecified launch failure")
 
-    monkeypatch.setattr(rig, "find_right", broken)
+    monkeypatch.setattr(multi_camera, "find_right", broken)
     node, driver, heard = heard_pair()
     frame = frames[0]
     driver.send(frame.stamp, frame.image, shifted(frame.image), (frame.camera, right_camera))

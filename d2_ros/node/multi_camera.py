@@ -41,7 +41,7 @@ def output_of(camera: str, config: Config) -> tuple[OutputConfig, int]:
     return config.output, 2 if camera == left else 1
 
 
-class Rig:
+class MultiCameraPipeline:
     """All cameras of the node; runs in the worker's thread.
 
     Parameters
