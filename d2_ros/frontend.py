@@ -168,7 +168,7 @@ class FrontEnd:
         plane = grey(image)
         pyramid = build_pyramid(plane, self.config.alignment.levels, self.device)
         scene = Scene(stamp, camera, pyramid, self._early(image), plane)
-        watch.lap("pyramid")
+        watch.end_section("pyramid")
         placed = self._follow(scene, watch)
         if placed is None:
             features = features_of(self.extractor, image, share, watch)
@@ -189,7 +189,7 @@ class FrontEnd:
         if scene.stamp - self._extracted > config.window.max_interval * 1e9:
             return None
         seen = follow(last, scene, self._window)
-        watch.lap("following")
+        watch.end_section("following")
         if seen is None:
             return None
         placed = self._place(seen, watch)
@@ -204,18 +204,18 @@ class FrontEnd:
         """Match a frame's features with the window, and look for the tracks that are missing."""
         config, window = self.config, self._window
         matches = match(features.descriptors, [keyframe.descriptors for keyframe in window])
-        watch.lap("matching")
+        watch.end_section("matching")
         detected = features.keypoints.astype(np.float64)
         limit = config.matching.max_detected_error
         inlier = self._verify(matches, detected, scene.camera, limit, ROUNDS).inlier
-        watch.lap("verification")
+        watch.end_section("verification")
         tracks = claim_tracks(matches, inlier, window, len(detected))
         pairs = inlier_pairs(matches, inlier, len(window))
         if config.refinement.enabled:  # without it nothing would measure the predicted places
             recent = np.concatenate([_NONE, *self._observed, *(k.tracks for k in window[-1:])])
             features, tracks = find_lost(features, tracks, window, pairs, recent, scene.size)
         links = link_tracks(matches, tracks, features.descriptors, window)
-        watch.lap("graph")
+        watch.end_section("graph")
         frame = _unrefined(features, tracks, scene)
         return Seen(frame, features.scores, links, pairs, len(detected), followed=False)
 
@@ -227,12 +227,12 @@ class FrontEnd:
             measured = measure_links(
                 tracked, frame, self._window, seen.pairs, config.alignment, seen.followed
             )
-            watch.lap("alignment")
+            watch.end_section("alignment")
             frame = replace(frame, affine=measured.affine)
             owner = tracked.index[measured.link]
             frame = refined_keyframe(frame, owner, measured.edges, config.refinement)
             links = links.select(links.measured(frame.tracks))
-            watch.lap("refinement")
+            watch.end_section("refinement")
         verdict = self._verify(
             links.matches, frame.pixels, frame.camera, config.matching.max_error, _FINAL_ROUNDS
         )
@@ -240,7 +240,7 @@ class FrontEnd:
         frame = without_outliers(with_doubt(frame, links, verdict), links, inlier)
         rows = rows_to_keep(frame.tracks, seen.detections, config.features.max_keypoints)
         links, inlier = links.restrict(rows, frame.tracks, inlier)
-        watch.lap("verification")
+        watch.end_section("verification")
         return Placed(
             frame.select(rows), seen.scores[rows], links.matches, inlier, frame, tracked, measured,
             seen.followed,
@@ -272,7 +272,7 @@ class FrontEnd:
         self._observed.append(frame.tracks[tracked])
         self._count(self._observed[-1])
         lengths = np.array([self._lengths.get(track, 0) for track in frame.tracks.tolist()])
-        watch.lap("optimisation")
+        watch.end_section("optimisation")
         descriptors = frame.descriptors[:0] if placed.followed else frame.descriptors
         return FrameResult(
             stamp=scene.stamp,
@@ -281,7 +281,7 @@ class FrontEnd:
             matches=match_rows(frame, placed.matches, placed.inlier, shown),
             tracks=solved,
             descriptors=descriptors.float().cpu().numpy(),
-            timings_ms=watch.laps_ms,
+            timings_ms=watch.sections_ms,
             followed=placed.followed,
         )
 

@@ -43,7 +43,7 @@ def respond_together(
     """
     watch = watch or Stopwatch()
     responses = extractor.respond(images, watch)
-    shared = {stage: spent / len(images) for stage, spent in watch.laps_ms.items()}
+    shared = {stage: spent / len(images) for stage, spent in watch.sections_ms.items()}
     return [Share(extractor, response, shared) for response in responses]
 
 
@@ -56,5 +56,5 @@ def features_of(
     """
     if share is None or share.extractor is not extractor:
         return extractor.extract([image], watch)[0]
-    watch.laps_ms.update(share.timings_ms)
+    watch.sections_ms.update(share.timings_ms)
     return extractor.features(share.response, watch)

@@ -65,8 +65,8 @@ def test_images_of_several_sizes_each_get_their_own_response(
 def test_times_of_the_batch_are_shared_out_equally(extractor: Extractor, frames: list[Any]) -> None:
     watch = Stopwatch()
     shares = respond_together(extractor, [frame.image for frame in frames[:3]], watch)
-    assert list(watch.laps_ms) == ["upload", "network"]
-    for stage, spent in watch.laps_ms.items():
+    assert list(watch.sections_ms) == ["upload", "network"]
+    for stage, spent in watch.sections_ms.items():
         assert sum(share.timings_ms[stage] for share in shares) == pytest.approx(spent)
 
 
