@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
-from d2_ros.features.batch import Share, features_of
+from d2_ros.features.batch import BatchResult, features_of
 from d2_ros.features.extractor import Extractor, Features
 from d2_ros.features.images import network_size
 from d2_ros.matching.agreement import cut_narrow
@@ -142,7 +142,7 @@ class FrontEnd:
         image: NDArray[Any],
         stamp: int,
         camera: Camera | None = None,
-        share: Share | None = None,
+        batched: BatchResult | None = None,
     ) -> FrameResult:
         """Process one frame.
 
@@ -154,7 +154,7 @@ class FrontEnd:
             Integer nanoseconds, later than that of the last keyframe.
         camera
             Calibration of this image size, or None.
-        share
+        batched
             What the network has said of `image` in a batch, or None.
 
         Raises
@@ -171,7 +171,7 @@ class FrontEnd:
         watch.end_section("pyramid")
         placed = self._follow(scene, watch)
         if placed is None:
-            features = features_of(self.extractor, image, share, watch)
+            features = features_of(self.extractor, image, batched, watch)
             placed = self._place(self._associate(features, scene, watch), watch)
             self._extracted = stamp
         return self._commit(placed, scene, watch)

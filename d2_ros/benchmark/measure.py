@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from d2_ros.benchmark.machine import PowerMeter, memory
 from d2_ros.config import Config, with_values
-from d2_ros.features.batch import Share, respond_together
+from d2_ros.features.batch import BatchResult, respond_together
 from d2_ros.frontend import FrontEnd
 from d2_ros.records import FrameResult
 from d2_ros.sources import Frame
@@ -146,12 +146,12 @@ def _process(
     timings: defaultdict[str, float] = defaultdict(float)
     results = []
     whole = Stopwatch()
-    shares = _shares(frame, channels)
+    batch_results = _batch_results(frame, channels)
     whole.end_section("batch")
     timings["total"] += whole.sections_ms["batch"]
-    for channel, share in zip(channels, shares, strict=True):
+    for channel, batched in zip(channels, batch_results, strict=True):
         watch = Stopwatch()
-        result = channel.frontend.process(frame.image, frame.stamp, frame.camera, share)
+        result = channel.frontend.process(frame.image, frame.stamp, frame.camera, batched)
         watch.end_section("process")
         for stage, writer in channel.writers.items():
             writer.write(frame, result)
@@ -164,7 +164,7 @@ def _process(
     return dict(timings), results
 
 
-def _shares(frame: Frame, channels: Sequence[Channel]) -> Sequence[Share | None]:
+def _batch_results(frame: Frame, channels: Sequence[Channel]) -> Sequence[BatchResult | None]:
     """What one batch over all cameras gives for each; None for a camera that is alone."""
     if len(channels) < 2:
         return [None]

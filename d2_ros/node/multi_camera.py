@@ -13,7 +13,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
 from d2_ros.config import Config, OutputConfig
-from d2_ros.features.batch import Share
+from d2_ros.features.batch import BatchResult
 from d2_ros.frontend import may_follow
 from d2_ros.matching.stereo import View, find_right
 from d2_ros.node.device import SharedDevice
@@ -80,11 +80,11 @@ class MultiCameraPipeline:
             frame = self._streams[camera].open(message, received, cancelled)
             if frame is not None:
                 frames[camera] = frame
-        shares: list[Share | None] = [None] * len(frames)
+        batch_results: list[BatchResult | None] = [None] * len(frames)
         if not any(may_follow(self._streams[camera].config) for camera in frames):
-            shares = self._device.respond([frame.image for frame in frames.values()])
-        for (camera, frame), share in zip(frames.items(), shares, strict=True):
-            result = self._streams[camera].process(frame, share, cancelled)
+            batch_results = self._device.respond([frame.image for frame in frames.values()])
+        for (camera, frame), batched in zip(frames.items(), batch_results, strict=True):
+            result = self._streams[camera].process(frame, batched, cancelled)
             if result is not None:
                 results[camera] = result
         right = self._find_right(frames, results)

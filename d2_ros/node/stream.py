@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 from d2_ros.camera import Camera, HeldCamera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
-from d2_ros.features.batch import Share
+from d2_ros.features.batch import BatchResult
 from d2_ros.node.calibration import Calibration
 from d2_ros.node.device import DeviceError
 from d2_ros.node.messages import read_image, stamp_of
@@ -41,7 +41,7 @@ class Processor(Protocol):
         image: NDArray[Any],
         stamp: int,
         camera: Camera | None = None,
-        share: Share | None = None,
+        batched: BatchResult | None = None,
     ) -> FrameResult:
         """Process one frame."""
         ...
@@ -147,14 +147,14 @@ class CameraStream:
         return None
 
     def process(
-        self, frame: Opened, share: Share | None, cancelled: Callable[[], bool]
+        self, frame: Opened, batched: BatchResult | None, cancelled: Callable[[], bool]
     ) -> FrameResult | None:
-        """Run the front-end, on the frame's share of a batch if there was one."""
+        """Run the front-end, on the frame's batch result if there is one."""
         if cancelled():
             self.status.count("stopped")
             return None
         with self._faults_counted("refused", cancelled):
-            return self._frontend.process(frame.image, frame.stamp, frame.camera, share)
+            return self._frontend.process(frame.image, frame.stamp, frame.camera, batched)
         return None
 
     def publish(

@@ -210,7 +210,7 @@ def test_an_error_or_a_bug_in_the_front_end_does_not_stop_the_node(
     activate(node)
     real = fake[0].process
 
-    def process(image: Any, stamp: int, camera: Any = None, share: Any = None) -> Any:
+    def process(image: Any, stamp: int, camera: Any = None, batched: Any = None) -> Any:
         if stamp == SECOND:
             raise D2RosError("no")
         if stamp == 2 * SECOND:
