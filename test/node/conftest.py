@@ -169,7 +169,7 @@ class Graph:
 
     def status(self, node: Any, camera: str = "camera") -> dict[str, int]:
         """Return the counts of one of the node's cameras."""
-        counts: dict[str, int] = node._streams[camera].status.counts()
+        counts: dict[str, int] = node._pipelines[camera].status.counts()
         return counts
 
     def change(self, node: Any, manager: Any, transition: str) -> bool:

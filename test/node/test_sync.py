@@ -13,8 +13,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_srvs.srv import Trigger
 
+from d2_ros.node import camera_pipeline
 from d2_ros.node import inputs as inputs_module
-from d2_ros.node import stream as stream_module
 from d2_ros.node.messages import make_header, make_image
 
 SECOND = 1_000_000_000
@@ -26,7 +26,7 @@ LOST = RuntimeError("CUDA error: unspecified launch failure")
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.0)
+    monkeypatch.setattr(camera_pipeline, "CALIBRATION_PATIENCE", 0.0)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_an_image_without_a_partner_is_counted_as_unmatched(
     assert graph.status(node, "left")["unmatched"] == graph.status(node, "left")["dropped"] == 1
     assert graph.status(node, "right")["dropped"] == 0
     graph.wait(lambda: any("1 unmatched" in entry.message for m in said for entry in m.status))
-    _, values = node._streams["left"].status.report()
+    _, values = node._pipelines["left"].status.report()
     assert "no partner of right within 0.01 s" in str(values["last_error"])
 
 
@@ -260,7 +260,7 @@ def test_one_uncalibrated_camera_does_not_disturb_the_others(
     node, (left, right) = start()
     left.send_info()
     right.infos.publish(CameraInfo(width=64, height=48))
-    graph.wait(lambda: all(node._streams[camera].calibration.arrived for camera in PAIR))
+    graph.wait(lambda: all(node._pipelines[camera].calibration.arrived for camera in PAIR))
     left.send(SECOND)
     right.send(SECOND)
     settled(graph, node, 1)
