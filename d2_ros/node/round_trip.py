@@ -47,8 +47,8 @@ PATIENCE = 180.0
 POLL = 0.01
 
 
-class Session:
-    """A player and a recorder in this process, connected to the node in the other."""
+class RoundTrip:
+    """A publisher and a recorder in this process, connected to the node in the other."""
 
     def __init__(self, node: NodeProcess, player: Player, recorder: Recorder) -> None:
         self._node = node
@@ -66,7 +66,7 @@ class Session:
                 self._complaint = values.get("last_error") or status.message
 
     def spin(self, executor: SingleThreadedExecutor) -> None:
-        """Record until the executor is shut down; an error is raised where the session waits."""
+        """Record until the executor is shut down; an error is raised where the caller waits."""
         try:
             executor.spin()
         except ExternalShutdownException:
@@ -125,9 +125,9 @@ class Session:
 
 
 @contextmanager
-def open_session(
+def open_round_trip(
     node: NodeProcess, writer: BagWriter, topics: dict[str, type]
-) -> Iterator[Session]:
+) -> Iterator[RoundTrip]:
     """Join the ROS graph, record `topics` to `writer`, leave when done."""
     # Ctrl-C stays a KeyboardInterrupt of the main thread, so that everything is put away.
     start_ros(args=[], signal_handler_options=SignalHandlerOptions.NO)
@@ -136,12 +136,12 @@ def open_session(
     try:
         player, recorder = Player(), Recorder(writer, topics)
         nodes += [player, recorder]
-        session = Session(node, player, recorder)
+        round_trip = RoundTrip(node, player, recorder)
         executor.add_node(recorder)
-        thread = threading.Thread(target=session.spin, args=(executor,), daemon=True)
+        thread = threading.Thread(target=round_trip.spin, args=(executor,), daemon=True)
         thread.start()
         try:
-            yield session
+            yield round_trip
         finally:
             executor.shutdown()
             thread.join()
