@@ -17,9 +17,9 @@ from sensor_msgs.msg import CompressedImage, PointCloud, PointCloud2
 from d2_ros.config import OutputConfig
 from d2_ros.errors import D2RosError
 from d2_ros.node import start_ros
-from d2_ros.node.player import Player
 from d2_ros.node.process import NodeProcess
 from d2_ros.node.recorder import Recorder
+from d2_ros.node.source_publisher import SourcePublisher
 from d2_ros.sources import Frame
 from d2_ros.sources.writer import BagWriter
 
@@ -50,9 +50,9 @@ POLL = 0.01
 class RoundTrip:
     """A publisher and a recorder in this process, connected to the node in the other."""
 
-    def __init__(self, node: NodeProcess, player: Player, recorder: Recorder) -> None:
+    def __init__(self, node: NodeProcess, publisher: SourcePublisher, recorder: Recorder) -> None:
         self._node = node
-        self._player = player
+        self._publisher = publisher
         self._recorder = recorder
         self._complaint = ""
         self._failures: list[Exception] = []
@@ -82,7 +82,7 @@ class RoundTrip:
         D2RosError
             If the node ends or cannot be configured.
         """
-        self._wait(lambda: self._player.connected() and self._recorder.connected())
+        self._wait(lambda: self._publisher.connected() and self._recorder.connected())
 
     def play(self, frames: Iterable[Frame]) -> Iterator[int]:
         """Send the frames no faster than they are answered; yield the number of answers.
@@ -94,7 +94,7 @@ class RoundTrip:
         """
         sent = 0
         for frame in frames:
-            self._player.publish(frame)
+            self._publisher.publish(frame)
             sent += 1
             self._await_answers(sent + 1 - IN_FLIGHT)
             yield self._answers()
@@ -134,9 +134,9 @@ def open_round_trip(
     executor = SingleThreadedExecutor()
     nodes: list[Any] = []
     try:
-        player, recorder = Player(), Recorder(writer, topics)
-        nodes += [player, recorder]
-        round_trip = RoundTrip(node, player, recorder)
+        publisher, recorder = SourcePublisher(), Recorder(writer, topics)
+        nodes += [publisher, recorder]
+        round_trip = RoundTrip(node, publisher, recorder)
         executor.add_node(recorder)
         thread = threading.Thread(target=round_trip.spin, args=(executor,), daemon=True)
         thread.start()

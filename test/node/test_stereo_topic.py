@@ -14,8 +14,8 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud, PointCloud2
 from d2_ros.camera import Camera
 from d2_ros.node import camera_pipeline
 from d2_ros.node.messages import make_camera_info, make_header, make_image
-from d2_ros.node.player import IMAGE_QOS
 from d2_ros.node.recorder import Recorder
+from d2_ros.node.source_publisher import IMAGE_QOS
 from d2_ros.sources import open_source
 from d2_ros.sources.writer import BagWriter
 
