@@ -288,13 +288,13 @@ class FrontEnd:
     def _early(self, image: NDArray[Any]) -> LazyPyramid | None:
         """The early maps of a frame, to be computed if they are needed."""
         extractor, settings = self.extractor, self.config.alignment
-        if settings.mode == "grey":
+        if settings.mode == "gray":
             return None
         if not extractor.has_early_maps:
             if settings.mode == "features":
                 raise D2RosError(
                     f"weights {self.config.weights} have no early maps to align; "
-                    "set alignment.mode to grey or auto"
+                    "set alignment.mode to gray or auto"
                 )
             return None
         kept = image.copy()  # the caller may write the next frame into its array

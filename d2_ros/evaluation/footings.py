@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import Config, MatchingConfig
-from d2_ros.evaluation.peers import Points, grey8, mutual_nearest
+from d2_ros.evaluation.peers import Points, gray8, mutual_nearest
 from d2_ros.evaluation.raw import Cameras, Images, RawMatches, raw_matches
 from d2_ros.evaluation.stages import PEERS, as_published, stage_points
 from d2_ros.evaluation.tracking import Figures
@@ -109,7 +109,7 @@ def match_images(
         for name, points in places.items()
     }
     for name, detect in PEERS.items():
-        ours, theirs = (detect(grey8(image), config.features.max_keypoints) for image in images)
+        ours, theirs = (detect(gray8(image), config.features.max_keypoints) for image in images)
         rows, rows_there = mutual_nearest(ours, theirs)
         points = ours.pixels[rows], theirs.pixels[rows_there]
         kept = verified(points, cameras, config.matching)

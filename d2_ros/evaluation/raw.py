@@ -61,7 +61,7 @@ def raw_matches(
     Parameters
     ----------
     extractor
-        For early maps, where the grey values of the images disagree.
+        For early maps, where the gray values of the images disagree.
     images
         As given to the front-end.
     features
@@ -103,7 +103,7 @@ def _keyframe(
     pyramid = build_pyramid(grey(image), settings.levels, extractor.device)
     detected = features.keypoints.astype(np.float64)
     early = None
-    if settings.mode != "grey" and extractor.has_early_maps:
+    if settings.mode != "gray" and extractor.has_early_maps:
         early = LazyPyramid(lambda: early_pyramid(extractor.early(image), settings.levels))
     frame = Keyframe(
         stamp=stamp,

@@ -28,7 +28,7 @@ from d2_ros.evaluation.peers import (
     Observed,
     Points,
     Sparse,
-    grey8,
+    gray8,
     join,
     mutual_nearest,
 )
@@ -155,7 +155,7 @@ def _see(
     outcome: SequenceResult,
 ) -> Seen:
     """Let every method look at a frame."""
-    config, camera, image = frontend.config, frame.camera, grey8(frame.image)
+    config, camera, image = frontend.config, frame.camera, gray8(frame.image)
     matching = config.matching
 
     def verified(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -134,7 +134,7 @@ class Extractor:
         Parameters
         ----------
         images
-            Each ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16, at least 64 px.
+            Each ``(H, W)`` gray or ``(H, W, 3)`` BGR, uint8 or uint16, at least 64 px.
         watch
             Gets the timing sections ``upload``, ``network``, ``detection`` and ``description``.
 

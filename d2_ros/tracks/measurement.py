@@ -93,7 +93,7 @@ def measure_links(
     results = []
     newest, oldest = _newest_and_oldest(links.index)
     # That links which have failed once fail again says nothing of the pair's grey values.
-    retry = replace(config, mode="grey") if config.mode == "auto" else config
+    retry = replace(config, mode="gray") if config.mode == "auto" else config
     for first, settings in ((newest, retry if followed else config), (oldest, retry)):
         rows = first[np.isnan(place[links.index[first], 0]) & ~tried[first]]
         if len(rows) == 0:

@@ -53,7 +53,7 @@ def show(graph: Any, make_node: Any, make_driver: Any, monkeypatch: pytest.Monke
     [
         pytest.param(np.zeros(SIZE, np.uint8), id="black"),
         pytest.param(np.full(SIZE, 255, np.uint8), id="white"),
-        pytest.param(np.full(SIZE, 77, np.uint8), id="constant grey"),
+        pytest.param(np.full(SIZE, 77, np.uint8), id="constant gray"),
         pytest.param(np.full((*SIZE, 3), (0, 0, 255), np.uint8), id="constant red"),
         pytest.param(np.full(SIZE, 65535, np.uint16), id="white in 16 bit"),
         pytest.param(np.clip(TEXTURE.astype(int) * 8, 0, 255).astype(np.uint8), id="saturated"),

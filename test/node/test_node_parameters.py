@@ -64,6 +64,13 @@ def test_given_values_arrive_and_integers_count_as_numbers(make_bare: Any) -> No
     assert node.get_parameter("window.min_parallax").value == 5.0
 
 
+def test_an_old_name_of_a_value_is_taken_and_the_log_warns(make_bare: Any, capfd: Any) -> None:
+    node = make_bare(alignment__mode="grey")
+    assert declare(node).alignment.mode == "gray"
+    assert node.get_parameter("alignment.mode").value == "gray"
+    assert "alignment.mode: grey is now called gray" in capfd.readouterr().err
+
+
 def test_a_parameter_file_is_read_and_qos_overrides_are_left_to_rclpy(
     make_bare: Any, tmp_path: Path
 ) -> None:

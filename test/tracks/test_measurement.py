@@ -73,7 +73,7 @@ def scene():
 def test_early_maps_are_not_even_built_where_grey_values_agree(scene, measured):
     second, truth, places = scene
     error, built = measured(second, truth, places, "auto")
-    same, _ = measured(second, truth, places, "grey")
+    same, _ = measured(second, truth, places, "gray")
     assert built == []
     assert len(error) > 0.9 * len(places)
     assert np.median(error) < 0.1
@@ -83,7 +83,7 @@ def test_early_maps_are_not_even_built_where_grey_values_agree(scene, measured):
 def test_early_maps_measure_a_pair_whose_grey_values_disagree(scene, measured):
     second, truth, places = scene
     negative = 255 - second
-    assert len(measured(negative, truth, places, "grey")[0]) < 0.1 * len(places)
+    assert len(measured(negative, truth, places, "gray")[0]) < 0.1 * len(places)
     error, built = measured(negative, truth, places, "auto")
     assert built == [1, 2]
     assert (error < 0.5).sum() > 0.8 * len(places)
