@@ -75,9 +75,10 @@ class FeaturesConfig:
     )
     extract: str = _param(
         "every_frame",
-        "Frames that the network sees: every_frame, or keyframes, between which tracks are "
-        "followed; it looks as well where following loses too much, after window.max_interval, and "
-        "in every frame where output.descriptors, input.stereo or alignment.mode features need it.",
+        "Frames that the network runs on: every_frame, or keyframes, with tracks followed by "
+        "Lucas-Kanade in between; it also runs where following loses too many tracks, after "
+        "window.max_interval, and in every frame where output.descriptors, input.stereo or "
+        "alignment.mode features need it.",
         choices=("every_frame", "keyframes"),
         live=True,
     )
@@ -132,7 +133,7 @@ class AlignmentConfig:
     )
     max_forward_backward: float = _param(
         0.5,
-        "Alignments whose way back ends further from the start are rejected.",
+        "Alignments with a larger forward-backward error are rejected.",
         unit="px",
         low=0.01,
         high=10.0,
