@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -44,6 +44,9 @@ def _param(
 param = _param
 """For configurations elsewhere that are described, checked and set as this one is."""
 
+RENAMED_VALUES = {("alignment.mode", "grey"): "gray"}
+"""Parameter and its old value -> new value: accepted for one version, with a warning (0.1.0)."""
+
 AnyConfig = TypeVar("AnyConfig")
 """A frozen dataclass of such fields and of groups of them."""
 
@@ -72,9 +75,10 @@ class FeaturesConfig:
     )
     extract: str = _param(
         "every_frame",
-        "Frames that the network sees: every_frame, or keyframes, between which tracks are "
-        "followed; it looks as well where following loses too much, after window.max_interval, and "
-        "in every frame where output.descriptors, input.stereo or alignment.mode features need it.",
+        "Frames that the network runs on: every_frame, or keyframes, with tracks followed by "
+        "Lucas-Kanade in between; it also runs where following loses too many tracks, after "
+        "window.max_interval, and in every frame where output.descriptors, input.stereo or "
+        "alignment.mode features need it.",
         choices=("every_frame", "keyframes"),
         live=True,
     )
@@ -111,9 +115,9 @@ class AlignmentConfig:
 
     mode: str = _param(
         "auto",
-        "What is aligned: grey values, the network's early maps (features), which survive "
-        "changes of light, or, pair by pair, those where grey values disagree (auto).",
-        choices=("auto", "grey", "features"),
+        "What is aligned: gray values, the network's early maps (features), which survive "
+        "changes of light, or, pair by pair, those where gray values disagree (auto).",
+        choices=("auto", "gray", "features"),
     )
     patch_radius: int = _param(
         11,
@@ -129,7 +133,7 @@ class AlignmentConfig:
     )
     max_forward_backward: float = _param(
         0.5,
-        "Alignments whose way back ends further from the start are rejected.",
+        "Alignments with a larger forward-backward error are rejected.",
         unit="px",
         low=0.01,
         high=10.0,
@@ -382,6 +386,24 @@ def _flatten(node: Any, prefix: str) -> Iterator[Parameter]:
             yield from _flatten(value, f"{prefix}{entry.name}.")
         else:
             yield Parameter(name=prefix + entry.name, default=value, **entry.metadata)
+
+
+def renamed(values: Mapping[str, Any], warn: Callable[[str], object]) -> dict[str, Any]:
+    """Return `values` with those of old names under their new ones, and warn of each.
+
+    Parameters
+    ----------
+    values
+        Dotted name -> value, as given by a user.
+    warn
+        Takes one sentence.
+    """
+    found = dict(values)
+    for (name, old), new in RENAMED_VALUES.items():
+        if found.get(name) == old:
+            warn(f"parameter {name}: {old} is now called {new}; the next version refuses {old}")
+            found[name] = new
+    return found
 
 
 def with_values(

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
-from d2_ros.features.batch import Share, features_of
+from d2_ros.features.batch import BatchResult, features_of
 from d2_ros.features.extractor import Extractor
 from d2_ros.features.images import network_size
 from d2_ros.matching.early import LazyPyramid, early_pyramid
-from d2_ros.matching.pyramid import build_pyramid, grey
+from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult
 from d2_ros.refinement.placement import Placed, edges_of, place
@@ -74,19 +74,19 @@ class FrontEnd:
         image: NDArray[Any],
         stamp: int,
         camera: Camera | None = None,
-        share: Share | None = None,
+        batched: BatchResult | None = None,
     ) -> FrameResult:
         """Process one frame.
 
         Parameters
         ----------
         image
-            ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16.
+            ``(H, W)`` gray or ``(H, W, 3)`` BGR, uint8 or uint16.
         stamp
             Integer nanoseconds, later than that of the last keyframe.
         camera
             Calibration of this image size, or None.
-        share
+        batched
             What the network has said of `image` in a batch, or None.
 
         Raises
@@ -98,10 +98,10 @@ class FrontEnd:
         _check(image, stamp, camera, self.window)
         self.extractor.config, watch = self.config, self.stopwatch()
         view = self._view(image, stamp, camera)
-        watch.lap("pyramid")
+        watch.end_section("pyramid")
         placed = self._followed(view, watch)
         if placed is None:
-            features = features_of(self.extractor, image, share, watch)
+            features = features_of(self.extractor, image, batched, watch)
             recent = self._window.recent
             seen = associate(features, view, self.window, recent, self.config, watch)
             placed = place(seen, self.window, self.config, watch)
@@ -109,7 +109,7 @@ class FrontEnd:
         return self._commit(placed, watch)
 
     def _view(self, image: NDArray[Any], stamp: int, camera: Camera | None) -> View:
-        plane = grey(image)
+        plane = to_gray(image)
         pyramid = build_pyramid(plane, self.config.alignment.levels, self.device)
         return View(stamp, camera, pyramid, self._early(image), plane)
 
@@ -125,7 +125,7 @@ class FrontEnd:
         if view.stamp - self._extracted > config.window.max_interval * 1e9:
             return None
         seen = follow(last, view, self.window)
-        watch.lap("following")
+        watch.end_section("following")
         if seen is None:
             return None
         placed = place(seen, self.window, config, watch)
@@ -151,7 +151,7 @@ class FrontEnd:
             moved = {keyframe.stamp: keyframe for keyframe in self.window}
             shown = tuple(moved.get(keyframe.stamp, keyframe) for keyframe in shown)
         lengths = self._window.observe(view, obs)
-        watch.lap("optimisation")
+        watch.end_section("optimisation")
         descriptors = obs.descriptors[:0] if followed else obs.descriptors
         return FrameResult(
             stamp=view.stamp,
@@ -160,20 +160,20 @@ class FrontEnd:
             matches=match_rows(obs, placed.matches, placed.inlier, shown),
             tracks=solved,
             descriptors=descriptors.float().cpu().numpy(),
-            timings_ms=watch.laps_ms,
+            timings_ms=watch.sections_ms,
             followed=followed,
         )
 
     def _early(self, image: NDArray[Any]) -> LazyPyramid | None:
         """The early maps of a frame, to be computed if they are needed."""
         extractor, settings = self.extractor, self.config.alignment
-        if settings.mode == "grey":
+        if settings.mode == "gray":
             return None
         if not extractor.has_early_maps:
             if settings.mode == "features":
                 raise D2RosError(
                     f"weights {self.config.weights} have no early maps to align; "
-                    "set alignment.mode to grey or auto"
+                    "set alignment.mode to gray or auto"
                 )
             return None
         kept = image.copy()  # the caller may write the next frame into its array

@@ -11,24 +11,24 @@ recording starts over; the node and the offline replay then reset alike."""
 
 
 class Stopwatch:
-    """Milliseconds per stage, in the order in which the stages ended.
+    """Milliseconds per timing section, one per stage, in the order in which they ended.
 
     Parameters
     ----------
     settle
-        Called at the end of every lap, to wait for a device that works behind the program's back;
-        without it, such work counts for the stage that first needs its result.
+        Called at the end of every section, to wait for a device that works asynchronously; without
+        it, such work counts for the stage that first needs its result.
     """
 
     def __init__(self, settle: Callable[[], object] | None = None) -> None:
-        self.laps_ms: dict[str, float] = {}
+        self.sections_ms: dict[str, float] = {}
         self._settle = settle
         self._last = time.perf_counter()
 
-    def lap(self, stage: str) -> None:
-        """End `stage`; time spent twice under one name adds up."""
+    def end_section(self, stage: str) -> None:
+        """End the section of `stage`; time spent twice under one name adds up."""
         if self._settle is not None:
             self._settle()
         now = time.perf_counter()
-        self.laps_ms[stage] = self.laps_ms.get(stage, 0.0) + (now - self._last) * 1e3
+        self.sections_ms[stage] = self.sections_ms.get(stage, 0.0) + (now - self._last) * 1e3
         self._last = now

@@ -17,9 +17,9 @@ from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
 
 def play_bag(context):
-    """Return the player; it publishes on /camera once the node has subscribed."""
+    """Return the publishing process; it publishes on /camera once the node has subscribed."""
     image_topic = LaunchConfiguration("image_topic").perform(context)
-    player = ExecuteProcess(
+    play = ExecuteProcess(
         cmd=[
             ExecutableInPackage("d2-ros", "d2_ros"),
             "play",
@@ -31,11 +31,11 @@ def play_bag(context):
         ],
         output="screen",
     )
-    return [player]
+    return [play]
 
 
 def generate_launch_description():
-    """Declare the arguments, include the node's launch file and start the player."""
+    """Declare the arguments, include the node's launch file and start publishing."""
     frontend = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(
             PathJoinSubstitution([FindPackageShare("d2_ros"), "launch", "frontend.launch.py"])

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from d2_ros.config import Config, parameters, with_values
+from d2_ros.commands.common import load_config
+from d2_ros.config import RENAMED_VALUES, Config, parameters, with_values
 from d2_ros.errors import D2RosError
 
 ALL = list(parameters())
@@ -101,3 +102,27 @@ def test_a_refused_value_leaves_the_configuration_as_it_was():
     assert config == Config()
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.window.size = 5
+
+
+def test_an_old_name_of_a_value_is_taken_for_one_version_with_a_warning(capsys):
+    assert load_config(None, ["alignment.mode:=grey"]).alignment.mode == "gray"
+    assert capsys.readouterr().err == (
+        "parameter alignment.mode: grey is now called gray; the next version refuses grey\n"
+    )
+    assert load_config(None, ["alignment.mode:=gray"]).alignment.mode == "gray"
+    assert not capsys.readouterr().err
+
+
+def test_an_old_name_in_a_parameter_file_is_taken_as_well(tmp_path, capsys):
+    path = tmp_path / "old.yaml"
+    path.write_text("/**:\n  ros__parameters:\n    alignment:\n      mode: grey\n")
+    assert load_config(path, None).alignment.mode == "gray"
+    assert "now called gray" in capsys.readouterr().err
+
+
+def test_every_old_name_leads_to_a_value_that_is_allowed_and_is_none_itself():
+    known = {parameter.name: parameter for parameter in parameters()}
+    for (name, old), new in RENAMED_VALUES.items():
+        assert known[name].check(new) == new
+        with pytest.raises(D2RosError, match=name):
+            known[name].check(old)

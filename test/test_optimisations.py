@@ -15,7 +15,7 @@ from d2_ros.features.extractor import Extractor
 from d2_ros.frontend import FrontEnd
 from d2_ros.matching import alignment, batched, neighbours
 from d2_ros.matching.patches import cut, gather
-from d2_ros.matching.pyramid import build_pyramid, grey
+from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.matching.warps import Warps
 from d2_ros.records import columns
 from d2_ros.sources.opening import open_source
@@ -121,7 +121,7 @@ def test_alignment_in_machine_code(frames, extractor, expected, monkeypatch):
 
 def test_converged_patches_that_drop_out(frames, extractor, monkeypatch):
     settings, device = extractor.config.alignment, torch.device("cpu")
-    first, second = (build_pyramid(grey(frames[i].image), 3, device) for i in (0, 1))
+    first, second = (build_pyramid(to_gray(frames[i].image), 3, device) for i in (0, 1))
     places = np.stack(np.meshgrid(np.arange(20.0, 220, 10), np.arange(20.0, 160, 10)), 2)
     places = places.reshape(-1, 2)
     patches = cut(first, places, settings.patch_radius)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from d2_ros.benchmark.machine import PowerMeter, memory
 from d2_ros.config import Config, with_values
-from d2_ros.features.batch import Share, respond_together
+from d2_ros.features.batch import BatchResult, respond_together
 from d2_ros.frontend import FrontEnd
 from d2_ros.records import FrameResult
 from d2_ros.sources import Frame
@@ -110,7 +110,7 @@ def measure(
         _process(next(frames), channels)
     for channel in channels:
         channel.frontend.config = config
-    laps: list[dict[str, float]] = []
+    timings: list[dict[str, float]] = []
     counts, keyframes = [], []
     before, started = memory(device), time.perf_counter()
     with PowerMeter(device) as power:
@@ -118,8 +118,8 @@ def measure(
             start = time.perf_counter()
             frame = next(frames)
             decode = (time.perf_counter() - start) * 1e3
-            lap, results = _process(frame, channels)
-            laps.append({"decode": decode, **lap})
+            timing, results = _process(frame, channels)
+            timings.append({"decode": decode, **timing})
             counts += [_count(result) for result in results]
             keyframes.append(any(result.is_keyframe for result in results))
         seconds = time.perf_counter() - started
@@ -128,7 +128,8 @@ def measure(
         after["host_growth_mib"] = after["host_mib"] - before["host_mib"]
     return Measurement(
         stages_ms={
-            stage: np.array([lap.get(stage, 0.0) for lap in laps]) for stage in _order(laps)
+            stage: np.array([timing.get(stage, 0.0) for timing in timings])
+            for stage in _order(timings)
         },
         keyframes=np.array(keyframes),
         seconds=seconds,
@@ -142,28 +143,28 @@ def _process(
     frame: Frame, channels: Sequence[Channel]
 ) -> tuple[dict[str, float], list[FrameResult]]:
     """Times of one frame in every camera, added up, and the results."""
-    laps: defaultdict[str, float] = defaultdict(float)
+    timings: defaultdict[str, float] = defaultdict(float)
     results = []
     whole = Stopwatch()
-    shares = _shares(frame, channels)
-    whole.lap("batch")
-    laps["total"] += whole.laps_ms["batch"]
-    for channel, share in zip(channels, shares, strict=True):
+    batch_results = _batch_results(frame, channels)
+    whole.end_section("batch")
+    timings["total"] += whole.sections_ms["batch"]
+    for channel, batched in zip(channels, batch_results, strict=True):
         watch = Stopwatch()
-        result = channel.frontend.process(frame.image, frame.stamp, frame.camera, share)
-        watch.lap("process")
+        result = channel.frontend.process(frame.image, frame.stamp, frame.camera, batched)
+        watch.end_section("process")
         for stage, writer in channel.writers.items():
             writer.write(frame, result)
-            watch.lap(stage)
-        spent = watch.laps_ms.pop("process")
-        laps["total"] += spent + watch.laps_ms.get("serialisation", 0.0)
-        for stage, milliseconds in (*result.timings_ms.items(), *watch.laps_ms.items()):
-            laps[stage] += milliseconds
+            watch.end_section(stage)
+        spent = watch.sections_ms.pop("process")
+        timings["total"] += spent + watch.sections_ms.get("serialisation", 0.0)
+        for stage, milliseconds in (*result.timings_ms.items(), *watch.sections_ms.items()):
+            timings[stage] += milliseconds
         results.append(result)
-    return dict(laps), results
+    return dict(timings), results
 
 
-def _shares(frame: Frame, channels: Sequence[Channel]) -> Sequence[Share | None]:
+def _batch_results(frame: Frame, channels: Sequence[Channel]) -> Sequence[BatchResult | None]:
     """What one batch over all cameras gives for each; None for a camera that is alone."""
     if len(channels) < 2:
         return [None]
@@ -180,8 +181,8 @@ def _count(result: FrameResult) -> dict[str, int]:
     }
 
 
-def _order(laps: Sequence[Mapping[str, float]]) -> list[str]:
+def _order(timings: Sequence[Mapping[str, float]]) -> list[str]:
     """Every stage that occurs, those outside of the front-end and the total last."""
     last = ["serialisation", "publishing", "total"]
-    names = dict.fromkeys(name for lap in laps for name in lap)
+    names = dict.fromkeys(name for timing in timings for name in timing)
     return [*(name for name in names if name not in last), *(n for n in last if n in names)]

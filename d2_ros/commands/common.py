@@ -7,12 +7,13 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
-from d2_ros.config import Config, check_config, with_values
+from d2_ros.config import Config, check_config, renamed, with_values
 from d2_ros.errors import D2RosError
 from d2_ros.parameter_files import NODE, load_params_file, parse_override
 
@@ -59,7 +60,8 @@ def load_config(params_file: Path | None, overrides: Sequence[str] | None) -> Co
         values = found or {}
         if found is None:
             typer.echo(f"{params_file} has no section for {NODE} and changes nothing", err=True)
-    config = with_values(Config(), values | read_overrides(overrides))
+    given = renamed(values | read_overrides(overrides), partial(typer.echo, err=True))
+    config = with_values(Config(), given)
     check_config(config)
     return config
 

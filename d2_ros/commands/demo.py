@@ -117,7 +117,7 @@ def _run_node(config: Config, folder: Path) -> None:
 
     from d2_ros.config import parameters
     from d2_ros.node.process import NodeProcess, isolate
-    from d2_ros.node.session import open_session, output_topics
+    from d2_ros.node.round_trip import open_round_trip, output_topics
     from d2_ros.sources import open_source
     from d2_ros.sources.writer import BagWriter
 
@@ -129,11 +129,11 @@ def _run_node(config: Config, folder: Path) -> None:
     with (
         BagWriter(folder / "features.mcap") as writer,
         NodeProcess(values, folder) as node,
-        open_session(node, writer, output_topics(config.output)) as session,
+        open_round_trip(node, writer, output_topics(config.output)) as round_trip,
     ):
         with console.status(f"Starting d2_frontend (ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']})"):
-            session.connect()
-        for _ in track(session.play(sequence), "Processing", len(sequence) + 1, console=console):
+            round_trip.connect()
+        for _ in track(round_trip.play(sequence), "Processing", len(sequence) + 1, console=console):
             pass
 
 

@@ -12,7 +12,7 @@ from d2_ros.commands.common import ImageTopic, SourceName, progress
 from d2_ros.errors import D2RosError
 
 if TYPE_CHECKING:
-    from d2_ros.node.player import Player
+    from d2_ros.node.source_publisher import SourcePublisher
     from d2_ros.sources import Source
 
 POLL_SECONDS = 0.05
@@ -41,25 +41,25 @@ def play(
         raise D2RosError(f"--rate is {rate}; it must be a positive number")
     frames = open_source(source, image_topic)
     require_ros()
-    from d2_ros.node.player import open_player
+    from d2_ros.node.source_publisher import open_publisher
 
-    with open_player(camera) as player:
+    with open_publisher(camera) as publisher:
         if wait_for_subscribers:
-            _wait(player)
-        _play(player, frames, rate, loop)
+            _wait(publisher)
+        _play(publisher, frames, rate, loop)
 
 
-def _wait(player: Player) -> None:
+def _wait(publisher: SourcePublisher) -> None:
     typer.echo("waiting for subscribers", err=True)
-    while not player.connected():
+    while not publisher.connected():
         time.sleep(POLL_SECONDS)
 
 
-def _play(player: Player, source: Source, rate: float, loop: bool) -> None:
-    from d2_ros.node.player import Pace
+def _play(publisher: SourcePublisher, source: Source, rate: float, loop: bool) -> None:
+    from d2_ros.node.source_publisher import Pace
     from d2_ros.sources.usable import usable
 
-    pace = Pace(rate, player.tick, partial(typer.echo, err=True))
+    pace = Pace(rate, publisher.tick, partial(typer.echo, err=True))
     refused: list[str] = []
     played = 0
     while True:
@@ -68,11 +68,11 @@ def _play(player: Player, source: Source, rate: float, loop: bool) -> None:
         found = usable(source, lambda error: refused.append(str(error)))
         for frame in progress(found, f"Playing {source.name}", len(source)):
             pace.wait(frame)
-            player.publish(frame)
+            publisher.publish(frame)
             played += 1
         if not loop:
             break
-    if not player.flush():
+    if not publisher.flush():
         typer.echo("not every subscriber has taken the last frames", err=True)
     if refused:
         whole = played + len(refused)

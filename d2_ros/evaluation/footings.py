@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import Config, MatchingConfig
-from d2_ros.evaluation.peers import Points, grey8, mutual_nearest
+from d2_ros.evaluation.peers import Points, gray8, mutual_nearest
 from d2_ros.evaluation.raw import Cameras, Images, RawMatches, raw_matches
 from d2_ros.evaluation.stages import PEERS, as_published, stage_points
 from d2_ros.evaluation.tracking import Figures
-from d2_ros.features.batch import Share
+from d2_ros.features.batch import BatchResult
 from d2_ros.features.extractor import Extractor
 from d2_ros.matching.verification import verify
 from d2_ros.records import FrameResult
@@ -34,7 +34,7 @@ class Matcher(Protocol):
         image: NDArray[Any],
         stamp: int,
         camera: Camera | None = None,
-        share: Share | None = None,
+        batched: BatchResult | None = None,
     ) -> FrameResult:
         """Process one frame."""
         ...
@@ -85,7 +85,7 @@ def match_images(
     raw = raw_matches(extractor, images, features, cameras, config)
     frontend.reset()
     first, second = (
-        frontend.process(image, stamp, camera, Share(extractor, response, {}))
+        frontend.process(image, stamp, camera, BatchResult(extractor, response, {}))
         for image, stamp, camera, response in zip(images, STAMPS, cameras, responses, strict=True)
     )
     shapes, edge = (images[0].shape, images[1].shape), config.features.max_edge
@@ -109,7 +109,7 @@ def match_images(
         for name, points in places.items()
     }
     for name, detect in PEERS.items():
-        ours, theirs = (detect(grey8(image), config.features.max_keypoints) for image in images)
+        ours, theirs = (detect(gray8(image), config.features.max_keypoints) for image in images)
         rows, rows_there = mutual_nearest(ours, theirs)
         points = ours.pixels[rows], theirs.pixels[rows_there]
         kept = verified(points, cameras, config.matching)

@@ -22,7 +22,7 @@ PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "motorcycle", "rocket
 """Names of :func:`d2_ros.sources.synthetic.textures.photograph`."""
 
 STRENGTHS: Mapping[str, tuple[float, ...]] = {
-    "gamma": (1.5, 2.0, 2.7, 3.6, 5.0),  # exponent of the grey values
+    "gamma": (1.5, 2.0, 2.7, 3.6, 5.0),  # exponent of the gray values
     "shading": (0.4, 0.6, 0.75, 0.87, 0.95),  # share of the light that is gone in full shade
     "night": (2.0, 3.0, 4.0, 5.0, 6.0),  # stops of light less
     "exposure": (0.5, 1.0, 1.5, 2.0, 2.5),  # stops of light more
@@ -38,7 +38,7 @@ ROTATION_DEG, ZOOM, SHIFT, TILT = 8.0, 1.1, 0.05, 0.1
 
 _WINDOW = 0.7  # share of the largest rectangle in the photograph that the first image shows
 _FINER = 2  # pixels are averages of so many squared: no aliasing, finer steps of interpolation
-_DISPLAY = 2.2  # exponent from grey values to light
+_DISPLAY = 2.2  # exponent from gray values to light
 _ELECTRONS, _READ_NOISE = 1000.0, 2.5  # at white by day; standard deviation of the read-out
 _NIGHT_CURVE, _NIGHT_WHITE = 1.4, 0.6  # exponent and height of a tone curve that keeps night dark
 
@@ -144,7 +144,7 @@ def change(level: Float, kind: str, strength: int, rng: np.random.Generator) -> 
     Parameters
     ----------
     level
-        ``(H, W, 3)`` grey values, 0 to 1.
+        ``(H, W, 3)`` gray values, 0 to 1.
     kind, strength
         A key of :data:`STRENGTHS`, and 1 to 5.
     rng
@@ -211,7 +211,7 @@ def _levels(level: Float) -> NDArray[np.uint8]:
 
 
 def _render(photo: NDArray[np.float32], H: Float, size: tuple[int, int]) -> Float:
-    """What `H` (photograph to image, px) shows of a photograph, as grey values 0 to 1."""
+    """What `H` (photograph to image, px) shows of a photograph, as gray values 0 to 1."""
     finer = np.diag([_FINER, _FINER, 1.0])
     finer[:2, 2] = (_FINER - 1) / 2
     large = (size[0] * _FINER, size[1] * _FINER)

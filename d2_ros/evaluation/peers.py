@@ -66,7 +66,7 @@ class Observed:
     pixels: NDArray[np.float64]
 
 
-def grey8(image: NDArray[Any]) -> NDArray[np.uint8]:
+def gray8(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Return any image of a source as ``(H, W)`` uint8."""
     if image.dtype == np.uint16:
         image = np.rint(image / 257).astype(np.uint8)

@@ -14,7 +14,7 @@ from d2_ros.config import Config
 from d2_ros.features.extractor import Extractor, Features
 from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.neighbours import match
-from d2_ros.matching.pyramid import build_pyramid, grey
+from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.matching.verification import verify
 from d2_ros.tracks.graph import no_edges
 from d2_ros.tracks.keyframe import Keyframe, cut_patches
@@ -62,7 +62,7 @@ def raw_matches(
     Parameters
     ----------
     extractor
-        For early maps, where the grey values of the images disagree.
+        For early maps, where the gray values of the images disagree.
     images
         As given to the front-end.
     features
@@ -103,9 +103,9 @@ def _keyframe(
     """A frame that every keypoint has just been found in, each a track of its own."""
     settings = config.alignment
     early = None
-    if settings.mode != "grey" and extractor.has_early_maps:
+    if settings.mode != "gray" and extractor.has_early_maps:
         early = LazyPyramid(lambda: early_pyramid(extractor.early(image), settings.levels))
-    plane = grey(image)
+    plane = to_gray(image)
     pyramid = build_pyramid(plane, settings.levels, extractor.device)
     view = View(stamp, camera, pyramid, early, plane)
     obs = detected(features, 1 + np.arange(len(features.keypoints)))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from d2_ros.config import Config
 from d2_ros.evaluation.footings import Footings, Matcher, match_images, select, verified
-from d2_ros.evaluation.peers import flow, grey8
+from d2_ros.evaluation.peers import flow, gray8
 from d2_ros.evaluation.raw import Cameras, Images
 from d2_ros.evaluation.tables import Column, Tables
 
@@ -37,7 +37,7 @@ def klt_matches(images: Images, cameras: Cameras, config: Config) -> Footings:
 
     The pyramid alone has to bridge the motion. Raw are all corners that found their way back.
     """
-    before, after = (grey8(image) for image in images)
+    before, after = (gray8(image) for image in images)
     corners = cv2.goodFeaturesToTrack(before, KLT_POINTS, KLT_QUALITY, KLT_SPACING)
     if corners is None:
         points = (np.empty((0, 2)), np.empty((0, 2)))

@@ -28,16 +28,16 @@ from d2_ros.evaluation.peers import (
     Observed,
     Points,
     Sparse,
-    grey8,
+    gray8,
     join,
     mutual_nearest,
 )
 from d2_ros.evaluation.stages import PEERS, STAGES, Processor, stage_points
-from d2_ros.evaluation.standing import CommonMotion, figures_without_motion, standing_chi2
+from d2_ros.evaluation.static_camera import CommonMotion, figures_without_motion, static_camera_chi2
 from d2_ros.evaluation.tracking import (
     Figures,
-    standing_figures,
-    stands,
+    is_static_camera,
+    static_camera_figures,
     survival_figures,
     track_figures,
 )
@@ -83,7 +83,7 @@ class SequenceResult:
     size
         (width, height) of the images, px.
     motion
-        What the whole image moves by, if the camera stands.
+        What the whole image moves by, if the camera is_static_camera.
     """
 
     pairs: dict[str, list[PairResult]] = field(default_factory=lambda: defaultdict(list))
@@ -120,7 +120,7 @@ def run_sequence(
     D2RosError
         For a frame that cannot be used, and for one of another size.
     """
-    outcome = SequenceResult(motion=CommonMotion() if stands(poses) else None)
+    outcome = SequenceResult(motion=CommonMotion() if is_static_camera(poses) else None)
     chains = {name: Chain() for name in PEERS}
     flows = {name: Klt(*settings) for name, settings in KLT_POINTS.items()}
     recent: deque[Seen] = deque(maxlen=gap + 1)
@@ -155,7 +155,7 @@ def _see(
     outcome: SequenceResult,
 ) -> Seen:
     """Let every method look at a frame."""
-    config, camera, image = frontend.config, frame.camera, grey8(frame.image)
+    config, camera, image = frontend.config, frame.camera, gray8(frame.image)
     matching = config.matching
 
     def verified(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -240,7 +240,7 @@ def sequence_figures(
     """
     from d2_ros.sources.synthetic import Synthetic
 
-    standing = stands(poses)
+    static = is_static_camera(poses)
     figures: dict[str, Figures] = {}
     for name in METHODS:
         tracks = outcome.tracks[name]
@@ -248,8 +248,8 @@ def sequence_figures(
         figures[name] = {**pair_figures(pairs), **track_figures(tracks, outcome.size)}
         if name != REFERENCE:
             figures[name] |= agreement_figures(pairs, outcome.pairs[REFERENCE])
-        if standing:
-            figures[name] |= standing_figures(tracks)
+        if static:
+            figures[name] |= static_camera_figures(tracks)
         if outcome.motion is not None:
             figures[name] |= figures_without_motion(tracks, outcome.motion.homographies)
         if isinstance(source, Synthetic):
@@ -264,10 +264,10 @@ def sequence_figures(
         whole |= accuracy_figures(errors)
         whole |= _calibration(errors.chi2)
         whole |= _later_errors(errors.error, errors.age)
-    elif standing:
-        whole |= _calibration(standing_chi2(outcome.published))
+    elif static:
+        whole |= _calibration(static_camera_chi2(outcome.published))
         if outcome.motion is not None:
-            chi2 = standing_chi2(outcome.published, outcome.motion.homographies)
+            chi2 = static_camera_chi2(outcome.published, outcome.motion.homographies)
             still = _calibration(chi2)
             whole |= {f"{key}_common_motion_removed": share for key, share in still.items()}
     return figures, whole

@@ -13,8 +13,8 @@ from d2_ros.evaluation.peers import Observed, join
 COVERAGE_CELLS = 16
 """Cells along the long edge over which the coverage is counted."""
 
-STANDING_M = 0.01
-"""A camera that stays within this distance of its median place stands, m."""
+STATIC_CAMERA_M = 0.01
+"""A camera that stays within this distance of its median place is static, m."""
 
 CORRECT_PX = 3.0
 """A survivor further than this from its true place is on another surface point, px."""
@@ -113,18 +113,18 @@ def survival_figures(
     }
 
 
-def stands(poses: NDArray[np.float64] | None) -> bool:
-    """Whether the ground truth (``(N, 4, 4)``, NaN where unknown) is that of a standing camera."""
+def is_static_camera(poses: NDArray[np.float64] | None) -> bool:
+    """Whether the ground truth (``(N, 4, 4)``, NaN where unknown) is that of a static camera."""
     if poses is None:
         return False
     places = poses[np.isfinite(poses).all(axis=(1, 2)), :3, 3]
     if len(places) < 2:
         return False
-    return bool(np.linalg.norm(places - np.median(places, axis=0), axis=1).max() < STANDING_M)
+    return bool(np.linalg.norm(places - np.median(places, axis=0), axis=1).max() < STATIC_CAMERA_M)
 
 
-def standing_figures(frames: Sequence[Observed]) -> Figures:
-    """Scatter of the tracks of a standing camera, whose every true move is zero.
+def static_camera_figures(frames: Sequence[Observed]) -> Figures:
+    """Scatter of the tracks of a static camera, whose every true move is zero.
 
     Only tracks seen in the first frame count.
 

@@ -13,7 +13,7 @@ from d2_ros.timing import Stopwatch
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchResult:
     """What a batch gave for one of its images.
 
     Attributes
@@ -33,7 +33,7 @@ class Share:
 
 def respond_together(
     extractor: Extractor, images: Sequence[NDArray[Any]], watch: Stopwatch | None = None
-) -> list[Share]:
+) -> list[BatchResult]:
     """Run the network once over all images of one size and type.
 
     Raises
@@ -43,18 +43,18 @@ def respond_together(
     """
     watch = watch or Stopwatch()
     responses = extractor.respond(images, watch)
-    shared = {stage: spent / len(images) for stage, spent in watch.laps_ms.items()}
-    return [Share(extractor, response, shared) for response in responses]
+    shared = {stage: spent / len(images) for stage, spent in watch.sections_ms.items()}
+    return [BatchResult(extractor, response, shared) for response in responses]
 
 
 def features_of(
-    extractor: Extractor, image: NDArray[Any], share: Share | None, watch: Stopwatch
+    extractor: Extractor, image: NDArray[Any], batched: BatchResult | None, watch: Stopwatch
 ) -> Features:
-    """Features of `image`, from its share of a batch if `extractor` has run that.
+    """Features of `image`, from its batch result if `extractor` made that.
 
-    It has not where, since then, a device has failed and another network gone on.
+    It did not where, since then, a device has failed and another network gone on.
     """
-    if share is None or share.extractor is not extractor:
+    if batched is None or batched.extractor is not extractor:
         return extractor.extract([image], watch)[0]
-    watch.laps_ms.update(share.timings_ms)
-    return extractor.features(share.response, watch)
+    watch.sections_ms.update(batched.timings_ms)
+    return extractor.features(batched.response, watch)

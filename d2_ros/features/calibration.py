@@ -50,7 +50,7 @@ def batches(images: Iterable[NDArray[Any]]) -> list[NDArray[np.float32]]:
     Parameters
     ----------
     images
-        Each ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16.
+        Each ``(H, W)`` gray or ``(H, W, 3)`` BGR, uint8 or uint16.
     """
     taken = []
     for image, _ in zip(images, range(MOST), strict=False):

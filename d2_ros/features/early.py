@@ -23,7 +23,7 @@ MAPS = 8
 
 _SIDE = 256  # px of the noise image
 _RIM = 4  # px left out
-_NOISE = 2.0  # grey values
+_NOISE = 2.0  # gray values
 _FLOOR = 0.1  # response added to the divisor, in typical responses
 _RIDGE = 0.1  # of the within-class covariance, in mean variances
 

@@ -134,9 +134,9 @@ class Extractor:
         Parameters
         ----------
         images
-            Each ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16, at least 64 px.
+            Each ``(H, W)`` gray or ``(H, W, 3)`` BGR, uint8 or uint16, at least 64 px.
         watch
-            Gets the laps ``upload``, ``network``, ``detection`` and ``description``.
+            Gets the timing sections ``upload``, ``network``, ``detection`` and ``description``.
 
         Raises
         ------
@@ -159,9 +159,9 @@ class Extractor:
         for members in groups.values():
             batch = torch.from_numpy(np.stack([prepared[index][0] for index in members]))
             batch = batch.to(self.device)
-            watch.lap("upload")
+            watch.end_section("upload")
             maps = self.runtime.respond(batch)
-            watch.lap("network")
+            watch.end_section("network")
             for index, values in zip(members, maps, strict=True):
                 responses[index] = ResponseMap(values, prepared[index][1])
         return [responses[index] for index in range(len(prepared))]
@@ -197,11 +197,11 @@ class Extractor:
             settings.max_keypoints,
         )
         cells, channels = peaks.cells[chosen], peaks.channels[chosen]
-        watch.lap("detection")
+        watch.end_section("detection")
         descriptors = detection.sample(response.values, cells)
         table = torch.cat([cells, peaks.scores[chosen, None], peaks.spreads[chosen].flatten(1)], 1)
         host = table.cpu().numpy()  # the one transfer back
-        watch.lap("description")
+        watch.end_section("description")
         return Features(
             keypoints=response.cells_to_pixels(host[:, :2]).astype(np.float32),
             covariances=_covariances(host[:, 3:].reshape(-1, 2, 2), response.scale),

@@ -21,7 +21,7 @@ def prepare(image: NDArray[Any], max_edge: int) -> tuple[NDArray[Any], NDArray[n
     Parameters
     ----------
     image
-        ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16.
+        ``(H, W)`` gray or ``(H, W, 3)`` BGR, uint8 or uint16.
     max_edge
         Longest edge of the result, px.
 

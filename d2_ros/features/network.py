@@ -6,7 +6,7 @@ pixel ``4 i + 3.5`` of the network's input, per axis, in centre-of-pixel coordin
 
 Every convolution continues its input beyond the rim by the nearest value, where the authors' code
 pads with zeros. A zero rim looks like a step to the network and yields keypoints that stand still
-in the image: 12 to 22 on an image of one grey value, now none. Between two crops of one photograph
+in the image: 12 to 22 on an image of one gray value, now none. Between two crops of one photograph
 shifted by (37, 23) px the share of right matches (3 px) of keypoints within 32 px of the rim went
 from 0.55/0.29/0.47 to 0.74/0.49/0.71 (TUM, EuRoC, 7-Scenes); inside, nothing changes.
 """
@@ -130,7 +130,7 @@ def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
     Parameters
     ----------
     images
-        ``(B, H, W, 3)`` BGR or ``(B, H, W, 1)`` grey, any real type, 0-255.
+        ``(B, H, W, 3)`` BGR or ``(B, H, W, 1)`` gray, any real type, 0-255.
     dtype
         Arithmetic of the network.
 

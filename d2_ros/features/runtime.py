@@ -34,7 +34,7 @@ class Runtime(Protocol):
         Parameters
         ----------
         images
-            ``(B, H, W, 3)`` BGR or ``(B, H, W, 1)`` grey, any real type, 0-255, on the device.
+            ``(B, H, W, 3)`` BGR or ``(B, H, W, 1)`` gray, any real type, 0-255, on the device.
 
         Returns
         -------

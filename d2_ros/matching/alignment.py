@@ -23,8 +23,8 @@ _MIN_VALID = 0.6  # share of a patch's weight that must lie inside both images
 _BACK_STEPS = 1
 
 QUANTISATION = 2 / 12 * SMOOTHING_ENERGY
-"""Squared grey values: variance of the difference of two images by their rounding alone, 1/12 of a
-grey level each (Widrow and Kollar, Quantization Noise, 2008), smoothed as they are. Residuals of
+"""Squared gray values: variance of the difference of two images by their rounding alone, 1/12 of a
+gray level each (Widrow and Kollar, Quantization Noise, 2008), smoothed as they are. Residuals of
 two real images are larger; those of a simulator, or of an exact shift, may be zero, and would make
 a place certain that is not. Measured on photographs: 1.03 to 1.19 times as much (median)."""
 
@@ -140,12 +140,12 @@ def predicted_sigma(patches: Patches, noise: float = 2.0) -> NDArray[np.float64]
     """Largest standard deviation (px) with which a patch could be aligned to its like.
 
     The aperture problem before it happens: from the patch's own gradients and an assumed
-    `noise` of grey values. Patches without texture give a very large value.
+    `noise` of gray values. Patches without texture give a very large value.
     """
     hessian = (patches.gradient * patches.weight[:, None]) @ patches.gradient.transpose(1, 2)
     trace = hessian.diagonal(dim1=1, dim2=2).sum(1)
     smallest = trace / 2 - (trace**2 / 4 - torch.linalg.det(hessian)).clamp(min=0).sqrt()
-    # The Jacobian is of normalised grey values: scale the noise alike.
+    # The Jacobian is of normalised gray values: scale the noise alike.
     return _array(noise / patches.spread / smallest.clamp(min=1e-12).sqrt())
 
 

@@ -1,4 +1,4 @@
-"""The steps of an alignment in machine code (Numba): grey images on a CPU.
+"""The steps of an alignment in machine code (Numba): gray images on a CPU.
 
 The same as :mod:`~d2_ros.matching.batched`, which is the reference, but patch by patch: what a
 patch needs stays in the processor's cache from its first step to its last, where torch carries
@@ -148,7 +148,7 @@ def _agreement(
 ) -> tuple[_Float, _Float, _Float, _Float, _Float]:
     """How the image at `warp` agrees with a patch, in one pass over its pixels.
 
-    Returns mean and spread of the image's grey values, then mean squared residual, correlation
+    Returns mean and spread of the image's gray values, then mean squared residual, correlation
     and weight, as :func:`d2_ros.matching.batched.finish` has them.
     """
     values, weights, offsets = rows[_VALUES], rows[_WEIGHT], rows[_OFFSETS:]
@@ -262,7 +262,7 @@ def _right_side(
 ) -> None:
     """Right side of the normal equations at `warp`, in one pass over the pixels.
 
-    It is linear in the grey values but for their mean and spread: sums of all three are taken at
+    It is linear in the gray values but for their mean and spread: sums of all three are taken at
     once. Nothing is stored in the loop, for else the compiler would have to take the texels for
     changed and read them one by one.
     """

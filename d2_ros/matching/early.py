@@ -1,4 +1,4 @@
-"""Pyramids of the network's early maps, for pairs of images whose grey values disagree."""
+"""Pyramids of the network's early maps, for pairs of images whose gray values disagree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LazyPyramid:
 def early_pyramid(early: EarlyMap, levels: int) -> Pyramid:
     """Levels of early maps, in the pixels of the image as it arrived.
 
-    Pixel p of level 0 is p / 2**l in level l, as in a grey pyramid. The maps are smooth enough
+    Pixel p of level 0 is p / 2**l in level l, as in a gray pyramid. The maps are smooth enough
     to be interpolated between their own cells.
     """
     scale = torch.from_numpy(early.scale).float().to(early.values.device)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from d2_ros.matching.pyramid import SMOOTHING_ENERGY, Level, Pyramid, inside, sample, smooth_patches
 
 _WINDOW_SIGMA = 0.5  # of the Gaussian window, in patch radii
-MIN_SPREAD = 1e-3  # grey values: a patch flatter than this has no texture at all
+MIN_SPREAD = 1e-3  # gray values: a patch flatter than this has no texture at all
 DAMPING = 1e-3
 """Share of its diagonal that is added to the Hessian of a patch."""
 
@@ -87,7 +87,7 @@ class Patches:
     weight
         ``(N, K)`` Gaussian window times the channel's share, zero outside the image.
     spread
-        ``(N,)`` grey values per unit of `values`; of several channels the root mean square.
+        ``(N,)`` gray values per unit of `values`; of several channels the root mean square.
     """
 
     values: torch.Tensor

@@ -1,4 +1,4 @@
-"""Grey image pyramids, sampled between their pixels without loss."""
+"""Gray image pyramids, sampled between their pixels without loss."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _HALVING = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _LOBES = 4  # of the Lanczos kernel, to each side
 
 
-def grey(image: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Grey values 0 to 255 of a grey or BGR image of 8 or 16 bits."""
+def to_gray(image: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Gray values 0 to 255 of a gray or BGR image of 8 or 16 bits."""
     plane = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else image
     scale = 1 / 257 if plane.dtype == np.uint16 else 1.0
     return plane.astype(np.float32) * np.float32(scale)
@@ -28,7 +28,7 @@ def grey(image: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Level:
-    """An image of C channels that is sampled between its pixels; a grey one has C = 1.
+    """An image of C channels that is sampled between its pixels; a gray one has C = 1.
 
     Attributes
     ----------

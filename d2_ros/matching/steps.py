@@ -39,5 +39,5 @@ class Steps(Protocol):
 
 
 def steps_for(image: Level) -> Steps:
-    """Machine code for grey images on a CPU; torch for early maps, and on a GPU."""
+    """Machine code for gray images on a CPU; torch for early maps, and on a GPU."""
     return compiled if image.device.type == "cpu" and image.channels == 1 else batched

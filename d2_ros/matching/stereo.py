@@ -15,7 +15,7 @@ from d2_ros.matching.alignment import accept, align, forward_backward
 from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import match
 from d2_ros.matching.patches import cut
-from d2_ros.matching.pyramid import Pyramid, build_pyramid, grey
+from d2_ros.matching.pyramid import Pyramid, build_pyramid, to_gray
 from d2_ros.matching.verification import verify
 from d2_ros.matching.warps import Warps
 from d2_ros.records import RIGHT, FrameResult, columns
@@ -30,7 +30,7 @@ class View:
     Attributes
     ----------
     image
-        ``(H, W)`` grey or ``(H, W, 3)`` BGR.
+        ``(H, W)`` gray or ``(H, W, 3)`` BGR.
     camera
         Calibration of this image size.
     result
@@ -52,7 +52,7 @@ def find_right(left: View, right: View, config: Config, device: torch.device) ->
     """Find the left view's tracked features in the right view.
 
     As between frame and keyframe: mutual nearest neighbours, geometric verification, alignment of
-    the left patches by grey values in the right image, from the match and from where the matches
+    the left patches by gray values in the right image, from the match and from where the matches
     around it predict it, the same gates, and verification of what was found.
 
     Parameters
@@ -87,7 +87,8 @@ def find_right(left: View, right: View, config: Config, device: torch.device) ->
         return found
     index, detected = index[tracked], right.pixels[other[tracked]]
     pyramids = [
-        build_pyramid(grey(view.image), config.alignment.levels, device) for view in (left, right)
+        build_pyramid(to_gray(view.image), config.alignment.levels, device)
+        for view in (left, right)
     ]
     good, pixels = _aligned(pyramids, left.pixels[index], detected, around, config)
     index = index[good]

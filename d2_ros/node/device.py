@@ -15,7 +15,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from d2_ros.camera import Camera
 from d2_ros.config import Config, with_values
 from d2_ros.errors import D2RosError
-from d2_ros.features.batch import Share, respond_together
+from d2_ros.features.batch import BatchResult, respond_together
 from d2_ros.features.extractor import Extractor
 from d2_ros.frontend import FrontEnd
 from d2_ros.records import FrameResult
@@ -74,13 +74,13 @@ class SharedDevice:
         self._frontends.append(FrontEnd(config, self._extractor))
         return SafeFrontEnd(self._frontends[-1], self)
 
-    def respond(self, images: Sequence[NDArray[Any]]) -> list[Share | None]:
+    def respond(self, images: Sequence[NDArray[Any]]) -> list[BatchResult | None]:
         """Run the network over a group's images in one batch; None where that was not possible.
 
         Then :meth:`process` runs it image by image, and deals with whatever is wrong with the
         device or one of the images. Where a batch does not fit the memory no other is tried.
         """
-        none: list[Share | None] = [None] * len(images)
+        none: list[BatchResult | None] = [None] * len(images)
         if len(images) < 2 or not self._batches:
             return none
         try:
@@ -101,7 +101,7 @@ class SharedDevice:
         image: NDArray[Any],
         stamp: int,
         camera: Camera | None,
-        share: Share | None = None,
+        batched: BatchResult | None = None,
     ) -> FrameResult:
         """Process one frame, elsewhere if need be.
 
@@ -113,7 +113,7 @@ class SharedDevice:
             As the front-end does.
         """
         try:
-            return self._try_twice(frontend, image, stamp, camera, share)
+            return self._try_twice(frontend, image, stamp, camera, batched)
         except RuntimeError as error:
             if not is_device_error(error):
                 raise
@@ -126,14 +126,14 @@ class SharedDevice:
         image: NDArray[Any],
         stamp: int,
         camera: Camera | None,
-        share: Share | None,
+        batched: BatchResult | None,
     ) -> FrameResult:
         try:
-            return frontend.process(image, stamp, camera, share)
+            return frontend.process(image, stamp, camera, batched)
         except torch.cuda.OutOfMemoryError as error:
             self._logger.warning(f"{_first_line(error)}; trying again with unused memory freed")
         give_memory_back()
-        return frontend.process(image, stamp, camera, share)
+        return frontend.process(image, stamp, camera, batched)
 
     def _fall_back(self, config: Config, error: RuntimeError) -> None:
         failure = f"{self.name} failed ({_first_line(error)})"
@@ -169,10 +169,10 @@ class SafeFrontEnd:
         image: NDArray[Any],
         stamp: int,
         camera: Camera | None = None,
-        share: Share | None = None,
+        batched: BatchResult | None = None,
     ) -> FrameResult:
         """Process one frame, as :meth:`SharedDevice.process` does."""
-        return self._device.process(self._frontend, image, stamp, camera, share)
+        return self._device.process(self._frontend, image, stamp, camera, batched)
 
     def reset(self) -> None:
         """Drop the keyframe window."""

@@ -23,16 +23,16 @@ from std_srvs.srv import Trigger
 from d2_ros.errors import D2RosError
 from d2_ros.node import why_not
 from d2_ros.node.calibration import Calibration
+from d2_ros.node.camera_pipeline import CameraPipeline
 from d2_ros.node.device import SharedDevice, give_memory_back
 from d2_ros.node.diagnostics import camera_status, make_array, node_status
 from d2_ros.node.executor import make_executor, spin
 from d2_ros.node.inputs import GROUP, Inputs
 from d2_ros.node.mailbox import Mailbox, Worker
+from d2_ros.node.multi_camera import Entry, MultiCameraPipeline, output_of, stereo_pair
 from d2_ros.node.outputs import Outputs
 from d2_ros.node.parameters import declare, updated
-from d2_ros.node.rig import Entry, Rig, output_of, stereo_pair
 from d2_ros.node.status import CameraStatus
-from d2_ros.node.stream import CameraStream
 
 DIAGNOSTICS_PERIOD = 1.0
 
@@ -41,7 +41,7 @@ STOP_PATIENCE = 1.0
 
 
 class FrontEndNode(LifecycleNode):
-    """Owns the cameras' streams and moves them through the lifecycle.
+    """Owns the cameras' pipelines and moves them through the lifecycle.
 
     The executor's thread only hands images over; one worker thread processes them.
 
@@ -59,7 +59,7 @@ class FrontEndNode(LifecycleNode):
             self.destroy_node()
             raise
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self._streams: dict[str, CameraStream] = {}
+        self._pipelines: dict[str, CameraPipeline] = {}
         self._inputs: Inputs | None = None
         self._worker: Worker[Any] | None = None
         self._retired: list[Worker[Any]] = []
@@ -82,12 +82,12 @@ class FrontEndNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights and advertise the outputs."""
-        return self._attempt("configure", self._configure, self._drop_streams)
+        return self._attempt("configure", self._configure, self._drop_pipelines)
 
     def _configure(self) -> None:
         self._device = SharedDevice(self.config, self.get_logger())
         for camera in self.config.cameras:
-            self._streams[camera] = CameraStream(
+            self._pipelines[camera] = CameraPipeline(
                 camera,
                 self._device.add_frontend(self.config),
                 Outputs(self, camera, *output_of(camera, self.config)),
@@ -114,16 +114,18 @@ class FrontEndNode(LifecycleNode):
     def _activate(self) -> None:
         assert self._device is not None
         mailbox: Mailbox[Any] = Mailbox()
-        streams = dict(self._streams)
-        rig = Rig(streams, self._device, stereo_pair(self.config), self.get_logger())
+        pipelines = dict(self._pipelines)
+        multi_camera = MultiCameraPipeline(
+            pipelines, self._device, stereo_pair(self.config), self.get_logger()
+        )
 
         def handle(cameras: str, entries: dict[str, Entry]) -> None:
             # After a deactivation that did not wait to the end two workers may overlap.
             with self._one_frame_at_a_time:
-                rig.handle(entries, lambda: mailbox.closed)
+                multi_camera.handle(entries, lambda: mailbox.closed)
 
         numbered = self.config.executor == "single"
-        self._inputs = Inputs(self, streams, mailbox, self.config.input, numbered)
+        self._inputs = Inputs(self, pipelines, mailbox, self.config.input, numbered)
         self._worker = Worker(mailbox, handle, self._inputs.on_slot_free)
         self._state = "active"
         self.get_logger().info(f"active, {self.config.input.qos}: {', '.join(self._inputs.topics)}")
@@ -152,21 +154,21 @@ class FrontEndNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give the network's memory and the publishers back."""
-        self._drop_streams()
+        self._drop_pipelines()
         self._state = "unconfigured"
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop from whatever state the node is in."""
         self._stop()
-        self._drop_streams()
+        self._drop_pipelines()
         self._state = "finalized"
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Clean up after a transition that failed, back to unconfigured."""
         self._stop()
-        self._drop_streams()
+        self._drop_pipelines()
         self._state = "unconfigured"
         return TransitionCallbackReturn.SUCCESS
 
@@ -176,15 +178,15 @@ class FrontEndNode(LifecycleNode):
             self._inputs = None
         if self._worker is not None:
             for slot in self._worker.stop(STOP_PATIENCE):
-                for camera in self._streams if slot == GROUP else [slot]:
-                    self._streams[camera].status.count("stopped")
+                for camera in self._pipelines if slot == GROUP else [slot]:
+                    self._pipelines[camera].status.count("stopped")
             self._retired = [w for w in (*self._retired, self._worker) if w.alive]
             self._worker = None
 
-    def _drop_streams(self) -> None:
-        for stream in self._streams.values():
-            stream.outputs.destroy()
-        self._streams.clear()
+    def _drop_pipelines(self) -> None:
+        for pipeline in self._pipelines.values():
+            pipeline.outputs.destroy()
+        self._pipelines.clear()
         self._device = None
         give_memory_back()
 
@@ -193,17 +195,17 @@ class FrontEndNode(LifecycleNode):
             self.config = updated(self.config, changes)
         except D2RosError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        for stream in self._streams.values():
-            stream.ask_config(self.config)
+        for pipeline in self._pipelines.values():
+            pipeline.ask_config(self.config)
         return SetParametersResult(successful=True)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        for stream in self._streams.values():
-            stream.ask_reset()
-        response.success = bool(self._streams)
+        for pipeline in self._pipelines.values():
+            pipeline.ask_reset()
+        response.success = bool(self._pipelines)
         response.message = (
             "the keyframe window is dropped before the next frame; track ids go on"
-            if self._streams
+            if self._pipelines
             else "the node is not configured; there is no window to drop"
         )
         return response
@@ -212,7 +214,7 @@ class FrontEndNode(LifecycleNode):
         """Send the state of the node and of every camera."""
         header = Header(stamp=self.get_clock().now().to_msg())
         node = node_status(self._state, self._device, self.config.weights, self._last_error)
-        cameras = [camera_status(stream.status) for stream in self._streams.values()]
+        cameras = [camera_status(pipeline.status) for pipeline in self._pipelines.values()]
         self._diagnostics.publish(make_array(header, [node, *cameras]))
 
     def close(self) -> None:
@@ -220,7 +222,7 @@ class FrontEndNode(LifecycleNode):
         self._stop()
         for worker in self._retired:
             worker.join()  # Python must not end while a thread of it is in torch
-        self._drop_streams()
+        self._drop_pipelines()
         self.destroy_node()
 
 

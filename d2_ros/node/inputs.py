@@ -15,11 +15,11 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from d2_ros.config import InputConfig
+from d2_ros.node.camera_pipeline import CameraPipeline
 from d2_ros.node.groups import Drop, Groups
 from d2_ros.node.mailbox import Mailbox
 from d2_ros.node.messages import stamp_of
-from d2_ros.node.rig import Entry
-from d2_ros.node.stream import CameraStream
+from d2_ros.node.multi_camera import Entry
 
 
 def image_qos(mode: str) -> QoSProfile:
@@ -99,23 +99,23 @@ class Inputs:
     def __init__(
         self,
         node: Node,
-        streams: Mapping[str, CameraStream],
+        pipelines: Mapping[str, CameraPipeline],
         mailbox: Mailbox[Any],
         config: InputConfig,
         numbered: bool = True,
     ) -> None:
         self._node = node
         self._mailbox = mailbox
-        self._streams: Mapping[str, CameraStream] = streams
+        self._pipelines: Mapping[str, CameraPipeline] = pipelines
         self._subscriptions: list[Any] = []
         self._latched: set[str] = set()
         self._groups: Groups[Entry] | None = None
         if config.sync_tolerance > 0:
-            self._groups = Groups(streams, round(config.sync_tolerance * 1e9))
+            self._groups = Groups(pipelines, round(config.sync_tolerance * 1e9))
         self._tolerance = config.sync_tolerance
-        self._heard = dict.fromkeys(streams, time.monotonic())
+        self._heard = dict.fromkeys(pipelines, time.monotonic())
         overridable = QoSOverridingOptions.with_default_policies()
-        for camera, stream in streams.items():
+        for camera, pipeline in pipelines.items():
             replay = config.qos == "replay"
             receive = partial(self._on_image, camera, Gaps())
             self._subscriptions.append(
@@ -128,7 +128,7 @@ class Inputs:
                     qos_overriding_options=overridable,
                 )
             )
-            self._subscribe_info(stream, INFO_QOS)
+            self._subscribe_info(pipeline, INFO_QOS)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._look = node.create_timer(LOOK_PERIOD, self._look_for_latched, clock=steady)
 
@@ -137,28 +137,28 @@ class Inputs:
         """Names of the topics, after remapping."""
         return sorted({subscription.topic_name for subscription in self._subscriptions})
 
-    def _subscribe_info(self, stream: CameraStream, qos: QoSProfile) -> None:
+    def _subscribe_info(self, pipeline: CameraPipeline, qos: QoSProfile) -> None:
         self._subscriptions.append(
             self._node.create_subscription(
-                CameraInfo, f"{stream.name}/camera_info", stream.calibration.receive, qos
+                CameraInfo, f"{pipeline.name}/camera_info", pipeline.calibration.receive, qos
             )
         )
 
     def _look_for_latched(self) -> None:
         """Subscribe to latched camera_info of cameras that have not sent any yet."""
         missing = {
-            name: stream
-            for name, stream in self._streams.items()
-            if name not in self._latched and not stream.calibration.arrived
+            name: pipeline
+            for name, pipeline in self._pipelines.items()
+            if name not in self._latched and not pipeline.calibration.arrived
         }
         if not missing:
             self._look.cancel()
-        for name, stream in missing.items():
+        for name, pipeline in missing.items():
             topic = self._node.resolve_topic_name(f"{name}/camera_info")
             publishers = self._node.get_publishers_info_by_topic(topic)
             if any(info.qos_profile.durability == LATCHED for info in publishers):
                 self._latched.add(name)
-                self._subscribe_info(stream, LATCHED_INFO_QOS)
+                self._subscribe_info(pipeline, LATCHED_INFO_QOS)
 
     def _on_image(
         self,
@@ -167,33 +167,33 @@ class Inputs:
         message: Image | CompressedImage,
         info: Mapping[str, Any],
     ) -> None:
-        streams = self._streams
-        stream = streams.get(camera)
-        if stream is None:
+        pipelines = self._pipelines
+        pipeline = pipelines.get(camera)
+        if pipeline is None:
             return
-        stream.status.count("received")
-        stream.status.count("lost", gaps.missed(info))
+        pipeline.status.count("received")
+        pipeline.status.count("lost", gaps.missed(info))
         entry = (message, time.monotonic_ns())
         if self._groups is None:
-            self._hand_over(camera, {camera: entry}, streams)
+            self._hand_over(camera, {camera: entry}, pipelines)
             return
         self._heard[camera] = time.monotonic()
         group, drops = self._groups.put(camera, stamp_of(message.header), entry)
         for drop in drops:
             if drop.cause == "stopped":
-                streams[drop.camera].status.count("stopped")
+                pipelines[drop.camera].status.count("stopped")
             else:
-                streams[drop.camera].drop(drop.cause, self._reason(drop))
+                pipelines[drop.camera].drop(drop.cause, self._reason(drop))
         if group:
-            self._hand_over(GROUP, group, streams)
+            self._hand_over(GROUP, group, pipelines)
 
     def _hand_over(
-        self, slot: str, entries: dict[str, Entry], streams: Mapping[str, CameraStream]
+        self, slot: str, entries: dict[str, Entry], pipelines: Mapping[str, CameraPipeline]
     ) -> None:
         dropped = self._mailbox.put(slot, entries)
         if dropped:
             for camera in entries:
-                streams[camera].status.count(dropped)
+                pipelines[camera].status.count(dropped)
 
     def _reason(self, drop: Drop) -> str:
         if drop.cause != "unmatched":
@@ -226,8 +226,8 @@ class Inputs:
     def destroy(self) -> None:
         """Unsubscribe; what the executor still holds for a while holds no front-end any more."""
         for camera in self._groups.close() if self._groups else []:
-            self._streams[camera].status.count("stopped")
-        self._streams = {}
+            self._pipelines[camera].status.count("stopped")
+        self._pipelines = {}
         self._node.destroy_timer(self._look)
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)

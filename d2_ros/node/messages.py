@@ -74,7 +74,7 @@ def make_vins_cloud(header: Header, content: VinsPoints) -> PointCloud:
 
 
 def read_image(message: Image | CompressedImage) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Return the pixels, ``(H, W)`` grey or ``(H, W, 3)`` BGR.
+    """Return the pixels, ``(H, W)`` gray or ``(H, W, 3)`` BGR.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def read_image(message: Image | CompressedImage) -> NDArray[np.uint8] | NDArray[
 
 
 def make_image(header: Header, image: NDArray[np.uint8] | NDArray[np.uint16]) -> Image:
-    """Return a grey or BGR image, 8 or 16 bit, as a message."""
+    """Return a gray or BGR image, 8 or 16 bit, as a message."""
     depth = 8 * image.itemsize
     return Image(
         header=header,

@@ -40,7 +40,7 @@ def draw_overlay(
     Parameters
     ----------
     image
-        ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16.
+        ``(H, W)`` gray or ``(H, W, 3)`` BGR, uint8 or uint16.
     past
         ``records.FEATURES`` rows of the last frames, oldest first; the last ones are those of
         `result`.
@@ -79,13 +79,13 @@ def encode_jpeg(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _background(image: NDArray[Any], scale: int) -> NDArray[np.uint8]:
-    """Return the image as darkened grey BGR, so that the colours of the tracks stand out."""
+    """Return the image as darkened gray BGR, so that the colours of the tracks stand out."""
     if image.dtype == np.uint16:
         top = max(float(np.percentile(image, 99.5)), 1.0)
         image = np.clip(image * (255.0 / top), 0, 255).astype(np.uint8)
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else image
-    grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    dimmed = cv2.convertScaleAbs(grey, alpha=0.7)
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else image
+    gray = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    dimmed = cv2.convertScaleAbs(gray, alpha=0.7)
     return np.asarray(cv2.cvtColor(dimmed, cv2.COLOR_GRAY2BGR), np.uint8)
 
 

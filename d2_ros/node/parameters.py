@@ -9,7 +9,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from d2_ros.config import Config, Parameter, check_config, parameters, with_values
+from d2_ros.config import Config, Parameter, check_config, parameters, renamed, with_values
 
 
 def describe(parameter: Parameter) -> ParameterDescriptor:
@@ -35,13 +35,15 @@ def describe(parameter: Parameter) -> ParameterDescriptor:
 def declare(node: Node) -> Config:
     """Declare every parameter on `node`, with the values given on its command line.
 
+    A value under an old name is taken under its new one, and the node's log warns of it.
+
     Raises
     ------
     D2RosError
         If a given name is unknown or a value has the wrong type or is out of range. rclpy
         alone would ignore unknown names and refuse an integer where a float is expected.
     """
-    config = with_values(Config(), _overrides(node))
+    config = with_values(Config(), renamed(_overrides(node), node.get_logger().warning))
     check_config(config)
     for parameter in parameters(config):
         value: Any = parameter.default

@@ -58,18 +58,18 @@ def place(seen: Seen, window: Sequence[Keyframe], config: Config, watch: Stopwat
     window
         Keyframes, oldest first.
     watch
-        Gets the laps ``alignment``, ``refinement`` and ``verification``.
+        Gets the sections ``alignment``, ``refinement`` and ``verification``.
     """
     links, obs, measured = link_tracks(seen.matches, seen.obs, window), seen.obs, None
     tracked = links.matches.select(links.tracked)
-    watch.lap("graph")
+    watch.end_section("graph")
     if config.refinement.enabled:
         measured = measure_links(seen, tracked, window, config.alignment)
-        watch.lap("alignment")
+        watch.end_section("alignment")
         obs = replace(obs, affine=measured.affine)
         obs = refined(obs, tracked.index[measured.link], measured.edges, config.refinement)
         links = links.select(links.measured(obs.tracks))
-        watch.lap("refinement")
+        watch.end_section("refinement")
     verdict = verify_window(
         links.matches, obs.pixels, seen.view, window, config.matching.max_error, config, _ROUNDS
     )
@@ -77,7 +77,7 @@ def place(seen: Seen, window: Sequence[Keyframe], config: Config, watch: Stopwat
     obs = without_outliers(with_epipolar_consistency(obs, links, verdict), links, inlier)
     rows = rows_to_keep(obs.tracks, seen.detections, config.features.max_keypoints)
     links, inlier = links.restrict(rows, obs.tracks, inlier)
-    watch.lap("verification")
+    watch.end_section("verification")
     whole = replace(seen, obs=obs)
     return Placed(obs.select(rows), links.matches, inlier, whole, tracked, measured)
 

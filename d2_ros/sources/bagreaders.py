@@ -27,7 +27,7 @@ from d2_ros.sources.bagscan import (
     scan_mcap,
     scan_rosbag1,
 )
-from d2_ros.sources.soundness import BLOCK, SoundPath
+from d2_ros.sources.validation import BLOCK, BoundedPath
 
 _READERS = {MCAP: McapReader, SQLITE: Sqlite3Reader, ROSBAG1: Rosbag1Reader}
 _SCANS = {MCAP: scan_mcap, ROSBAG1: scan_rosbag1}
@@ -81,7 +81,7 @@ def open_file(path: Path, scratch: Scratch) -> BagFile:
             raise D2RosError(
                 f"bag {path} is empty, without a single byte; record again or remove it"
             )
-        place = SoundPath(_in_place(path, kind, scratch))
+        place = BoundedPath(_in_place(path, kind, scratch))
         # On damaged files rosbags raises errors of many kinds, from struct's to its assertions.
         try:
             return IndexedFile(path, place, kind)
@@ -146,7 +146,7 @@ class IndexedFile:
         Of many kinds, if it is not.
     """
 
-    def __init__(self, path: Path, place: SoundPath, kind: str) -> None:
+    def __init__(self, path: Path, place: BoundedPath, kind: str) -> None:
         self._path, self._place, self._kind = path, place, kind
         self.counts: Counter[tuple[str, str]] = Counter()
         reader = self._reader()
@@ -211,7 +211,7 @@ def _is_indexed(reader: McapReader) -> bool:
 class ScannedFile:
     """A file without a complete index, read from its start up to its end or the damage."""
 
-    def __init__(self, path: Path, place: SoundPath, kind: str) -> None:
+    def __init__(self, path: Path, place: BoundedPath, kind: str) -> None:
         self._path, self._place, self._kind = path, place, kind
         self.counts: Counter[tuple[str, str]] = Counter()
         try:

@@ -17,7 +17,7 @@ from rosbags.typesys.store import Typestore
 
 from d2_ros.sources.base import UnusableFrame
 from d2_ros.sources.messages import TYPES
-from d2_ros.sources.soundness import decompress, unpacked
+from d2_ros.sources.validation import decompress, unpacked
 
 Decoder = Callable[[bytes, str], Any]
 """From a message's bytes and its type to the message."""

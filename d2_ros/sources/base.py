@@ -28,7 +28,7 @@ class Frame:
     stamp
         Integer nanoseconds, from 0 to below :data:`END_OF_TIME`.
     image
-        ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16.
+        ``(H, W)`` gray or ``(H, W, 3)`` BGR, uint8 or uint16.
     camera
         The calibration for this very image size, or None where there is none. One that says no
         size is taken for the image's.

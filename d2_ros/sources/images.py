@@ -21,7 +21,7 @@ With four channels of 16 bit this is 400 MB decoded, and 300 MB more for the cop
 
 
 class _Layout(NamedTuple):
-    """How one pixel lies in the data, and the OpenCV conversion to grey or BGR if needed."""
+    """How one pixel lies in the data, and the OpenCV conversion to gray or BGR if needed."""
 
     depth: str
     channels: int
@@ -42,7 +42,7 @@ ENCODINGS = {
     "uyvy": _Layout("u1", 2, cv2.COLOR_YUV2BGR_UYVY),
     "yuv422_yuy2": _Layout("u1", 2, cv2.COLOR_YUV2BGR_YUY2),
     "yuyv": _Layout("u1", 2, cv2.COLOR_YUV2BGR_YUY2),
-    # The grey plane comes first; how the colours lie behind it is each driver's own affair.
+    # The gray plane comes first; how the colours lie behind it is each driver's own affair.
     "nv21": _Layout("u1", 1),
     "nv24": _Layout("u1", 1),
 }
@@ -77,7 +77,7 @@ def decode_image(
 
     Returns
     -------
-    ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16 (floats as in :func:`_from_float`),
+    ``(H, W)`` gray or ``(H, W, 3)`` BGR, uint8 or uint16 (floats as in :func:`_from_float`),
     native byte order; a copy of its own.
 
     Raises
@@ -112,7 +112,7 @@ def decode_image(
 
 
 def _from_float(pixels: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Return 16 bit grey; 0 to 1 is the full scale, other values are stretched to it.
+    """Return 16 bit gray; 0 to 1 is the full scale, other values are stretched to it.
 
     They are stretched from the 1st to the 99th percentile, so that a few hot pixels do not
     flatten the picture. NaN and minus infinity become black, infinity white.
@@ -140,7 +140,7 @@ def decode_compressed(format: str, data: Any) -> NDArray[Any]:
 
     Returns
     -------
-    ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16.
+    ``(H, W)`` gray or ``(H, W, 3)`` BGR, uint8 or uint16.
 
     Raises
     ------
@@ -170,9 +170,9 @@ def decode_compressed(format: str, data: Any) -> NDArray[Any]:
 
 
 def _from_stored(format: str, image: NDArray[Any]) -> NDArray[Any]:
-    """Undo what compressed_image_transport's `format` says was compressed; return grey or BGR.
+    """Undo what compressed_image_transport's `format` says was compressed; return gray or BGR.
 
-    Its PNGs, and its JPEGs of before July 2021, hold a Bayer mosaic as it is, the later JPEGs grey
+    Its PNGs, and its JPEGs of before July 2021, hold a Bayer mosaic as it is, the later JPEGs gray
     ("mono8"). Colours are in OpenCV's order only where it names that: older versions stored RGB.
     """
     told = _TRANSPORT.match(format)
@@ -195,7 +195,7 @@ def read_image(path: Path) -> NDArray[Any]:
 
     Returns
     -------
-    ``(H, W)`` grey or ``(H, W, 3)`` BGR, uint8 or uint16.
+    ``(H, W)`` gray or ``(H, W, 3)`` BGR, uint8 or uint16.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from d2_ros.sources.images import read_image
 from d2_ros.sources.trajectories import nanoseconds, numbers, read_table
 
 CAMERAS = (0, 2, 1, 3)
-"""Left grey, left colour, right grey, right colour: the first that is there is read."""
+"""Left gray, left colour, right gray, right colour: the first that is there is read."""
 
 
 def is_kitti(path: Path) -> bool:
@@ -31,7 +31,7 @@ def _camera_number(path: Path) -> int | None:
 
 
 def open_kitti(path: Path) -> ImageFiles:
-    """Open the first camera of a sequence; poses are that camera's, to the first frame's left grey.
+    """Open the first camera of a sequence; poses are that camera's, to the first frame's left gray.
 
     The poses are ``poses.txt`` in the folder, or ``../../poses/NAME.txt`` as KITTI ships them.
 
@@ -57,7 +57,7 @@ def open_kitti(path: Path) -> ImageFiles:
     if truth is not None:
         table = numbers(truth, read_table(truth), 12).reshape(-1, 3, 4)
         known = np.concatenate([table, np.tile([[[0.0, 0, 0, 1]]], (len(table), 1, 1))], axis=1)
-        # Points of the grey camera are x, those of this one x + K^-1 p, p the last column of P.
+        # Points of the gray camera are x, those of this one x + K^-1 p, p the last column of P.
         offset = np.eye(4)
         offset[:3, 3] = -np.linalg.solve(projection[:, :3], projection[:, 3])
         poses = known[rows_of(files, len(known), truth)] @ offset

@@ -80,7 +80,7 @@ def vins_cloud(stamp: int, frame_id: str, content: VinsPoints) -> Any:
 
 
 def image(stamp: int, frame_id: str, pixels: NDArray[Any]) -> Any:
-    """Return a grey or BGR image, 8 or 16 bit."""
+    """Return a gray or BGR image, 8 or 16 bit."""
     depth = 8 * pixels.itemsize
     return _message(
         "sensor_msgs/msg/Image",

@@ -40,18 +40,18 @@ def associate(
     recent
         Tracks that are looked for even where nothing is detected.
     watch
-        Gets the laps ``matching``, ``verification`` and ``graph``.
+        Gets the sections ``matching``, ``verification`` and ``graph``.
     """
     matches = match(features.descriptors, [keyframe.obs.descriptors for keyframe in window])
-    watch.lap("matching")
+    watch.end_section("matching")
     places, detections = features.keypoints.astype(np.float64), len(features.keypoints)
     verdict = verify_window(
         matches, places, view, window, config.matching.max_detected_error, config, ROUNDS
     )
-    watch.lap("verification")
+    watch.end_section("verification")
     tracks = claim_tracks(matches, verdict.inlier, window, detections)
     pairs = inlier_pairs(matches, verdict.inlier, len(window))
     if config.refinement.enabled:  # without it nothing would measure the predicted places
         features, tracks = find_lost(features, tracks, window, pairs, recent, view.size)
-    watch.lap("graph")
+    watch.end_section("graph")
     return Seen(view, detected(features, tracks), matches, pairs, detections, followed=False)

@@ -26,7 +26,7 @@ from d2_ros.tracks.view import View
 Rows = NDArray[np.int64]
 
 _GREY_FAILS = 0.4  # share of a pair's alignments; where fewer are accepted, early maps are tried
-_CLEARLY_MORE = 1.5  # times as many accepted: grey values are more exact where they do align
+_CLEARLY_MORE = 1.5  # times as many accepted: gray values are more exact where they do align
 _ENOUGH = 10  # links of a pair, to judge it by
 _LARGE_PART = 0.25  # of a frame's links: the few of an old keyframe are the hard ones anyway
 _MIN_CORRELATION = 0.7  # of early maps, which disagree a little even where the place is right
@@ -68,7 +68,7 @@ def measure_links(
     a pixel, and a few iterations at full resolution measure them.
 
     Of a view that was followed, keypoints lie within a pixel or two of their places, and their
-    affine parts are those of the view before: one start and full resolution will do, and grey
+    affine parts are those of the view before: one start and full resolution will do, and gray
     values agree or the network has to look.
 
     Parameters
@@ -88,8 +88,8 @@ def measure_links(
     templates = LinkTemplates.of(links, window)
     results = []
     newest, oldest = _newest_and_oldest(links.index)
-    # That links which have failed once fail again says nothing of the pair's grey values.
-    retry = replace(config, mode="grey") if config.mode == "auto" else config
+    # That links which have failed once fail again says nothing of the pair's gray values.
+    retry = replace(config, mode="gray") if config.mode == "auto" else config
     for first, settings in ((newest, retry if seen.followed else config), (oldest, retry)):
         rows = first[np.isnan(place[links.index[first], 0]) & ~tried[first]]
         if len(rows) == 0:
@@ -203,9 +203,9 @@ def _align(
     levels: int,
     config: AlignmentConfig,
 ) -> tuple[Alignment, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Align links by grey values or, where those disagree, by early maps.
+    """Align links by gray values or, where those disagree, by early maps.
 
-    A pair of images whose grey values disagree is one where grey values align few links and
+    A pair of images whose gray values disagree is one where gray values align few links and
     early maps clearly more. Few alone says little: so it is with wrong matches and with
     viewpoints too far apart, and there early maps fail as well or are less exact.
 
@@ -254,7 +254,7 @@ def _held_against_narrow(
     target: Pyramid,
     config: AlignmentConfig,
 ) -> Alignment:
-    """Alignments of grey values, of which the `good` ones have been held against narrow patches."""
+    """Alignments of gray values, of which the `good` ones have been held against narrow patches."""
     chosen = np.flatnonzero(good)
     if len(chosen) == 0:
         return found

@@ -24,11 +24,11 @@ class View:
     camera
         Calibration, or None.
     pyramid
-        Grey pyramid, on the device.
+        Gray pyramid, on the device.
     early
         Pyramid of the network's early maps, built once it is needed; None where there is none.
     plane
-        ``(H, W)`` float32 grey values from 0 to 255.
+        ``(H, W)`` float32 gray values from 0 to 255.
     """
 
     stamp: int
@@ -39,7 +39,7 @@ class View:
 
     @cached_property
     def rounded(self) -> NDArray[np.uint8]:
-        """The grey values as Lucas-Kanade wants them; made once, where frames are followed."""
+        """The gray values as Lucas-Kanade wants them; made once, where frames are followed."""
         return np.rint(self.plane).astype(np.uint8)
 
     @property
@@ -48,7 +48,7 @@ class View:
         return self.pyramid[0].size
 
     def pyramid_of(self, early: bool) -> Pyramid:
-        """The pyramid of grey values, or of early maps."""
+        """The pyramid of gray values, or of early maps."""
         if not early:
             return self.pyramid
         if self.early is None:

@@ -91,7 +91,7 @@ class AugmentationConfig:
     gain: float = param(0.4, "Largest exposure change, natural logarithm.", low=0.0, high=2.0)
     gamma: float = param(0.3, "Largest gamma, natural logarithm.", low=0.0, high=2.0)
     noise: float = param(
-        8.0, "Largest standard deviation of sensor noise.", unit="grey value", low=0.0, high=100.0
+        8.0, "Largest standard deviation of sensor noise.", unit="gray value", low=0.0, high=100.0
     )
     jpeg: int = param(40, "Lowest JPEG quality; 100 leaves compression out.", low=5, high=100)
     shadow: float = param(

@@ -51,7 +51,7 @@ def blur(light: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
 
 
 def expose(light: NDArray[np.float64], gain: float, gamma: float) -> NDArray[np.float64]:
-    """Grey values 0 to 255 under another exposure and response curve."""
+    """Gray values 0 to 255 under another exposure and response curve."""
     return np.asarray(255 * np.clip(gain * light / 255, 0, 1) ** gamma)
 
 

@@ -172,5 +172,5 @@ def test_the_extractor_tells_its_stages_and_the_watch_waits_for_the_device():
     extractor = Extractor(Config(device="cpu"))
     with torch.inference_mode():
         extractor.extract([np.zeros((64, 64), np.uint8)], watch)
-    assert list(watch.laps_ms) == ["upload", "network", "detection", "description"]
+    assert list(watch.sections_ms) == ["upload", "network", "detection", "description"]
     assert len(waits) == 4

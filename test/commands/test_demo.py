@@ -120,7 +120,7 @@ def test_the_figures_show_what_refinement_is_for(ran: Any) -> None:
 def test_the_overlays_can_be_looked_at(ran: Any) -> None:
     picture = cv2.imread(str(ran.out / "overlay.png"))
     assert picture.shape == (720, 960, 3)
-    assert np.ptp(picture.astype(int), axis=2).max() > 100  # there is colour on the grey image
+    assert np.ptp(picture.astype(int), axis=2).max() > 100  # there is colour on the gray image
     film = cv2.VideoCapture(str(ran.out / "overlay.mp4"))
     pngs = list(ran.out.glob("overlay_*.png"))
     assert len(pngs) == 6 or film.get(cv2.CAP_PROP_FRAME_COUNT) == 6

@@ -83,7 +83,7 @@ def test_kitti_with_the_colour_camera_only(tmp_path, converted):
     frames, poses = converted(folder)
     assert_images(frames, range(4))
     np.testing.assert_array_equal(frames[0].camera.matrix, MATRIX)
-    # The camera is where x + K^-1 p = 0: at (-0.1, -0.1, 0) of the grey one, turned.
+    # The camera is where x + K^-1 p = 0: at (-0.1, -0.1, 0) of the gray one, turned.
     np.testing.assert_allclose(poses[0, :3, 3], [0, -0.1, 0.1], atol=1e-12)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from d2_ros.config import Config
 from d2_ros.evaluation.footings import FOOTINGS, match_images, select, verified
-from d2_ros.evaluation.peers import grey8, mutual_nearest, root_sift
+from d2_ros.evaluation.peers import gray8, mutual_nearest, root_sift
 from d2_ros.evaluation.stages import stage_points
 from d2_ros.frontend import FrontEnd
 from d2_ros.matching.neighbours import match
@@ -52,7 +52,7 @@ def test_raw_matches_are_the_mutual_nearest_neighbours_and_nothing_else(found, f
     for places, expected in zip(found["d2_detected"].raw, detected, strict=True):
         np.testing.assert_array_equal(places, expected)
     assert [len(found[name].raw[0]) for name in METHODS[:3]] == [len(mutual)] * 3
-    ours, theirs = (root_sift(grey8(image), 1000) for image in images[:2])
+    ours, theirs = (root_sift(gray8(image), 1000) for image in images[:2])
     near, far = mutual_nearest(ours, theirs)
     np.testing.assert_array_equal(found["sift"].raw[0], ours.pixels[near])
     np.testing.assert_array_equal(found["sift"].raw[1], theirs.pixels[far])

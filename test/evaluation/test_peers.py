@@ -8,7 +8,7 @@ from d2_ros.evaluation.peers import (
     Chain,
     Klt,
     Sparse,
-    grey8,
+    gray8,
     join,
     mutual_nearest,
     orb,
@@ -112,5 +112,5 @@ def test_klt_drops_what_the_verification_cuts_and_what_is_lost():
 
 def test_any_image_becomes_eight_bits():
     image = texture()
-    np.testing.assert_array_equal(grey8(image.astype(np.uint16) * 257), image)
-    np.testing.assert_array_equal(grey8(np.dstack([image] * 3)), image)
+    np.testing.assert_array_equal(gray8(image.astype(np.uint16) * 257), image)
+    np.testing.assert_array_equal(gray8(np.dstack([image] * 3)), image)

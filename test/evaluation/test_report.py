@@ -65,8 +65,8 @@ def test_the_page_states_figures_and_shows_pictures(tmp_path):
 def test_stretches_are_marked():
     drawn = [error_over_time(errors(), stretch, range(0)) for stretch in (range(0), range(5, 15))]
     images = [cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR) for png in drawn]
-    grey = [(np.ptp(image, axis=2) < 3) & (image[..., 0] < 240) for image in images]
-    assert grey[1].mean() > grey[0].mean() + 0.1
+    gray = [(np.ptp(image, axis=2) < 3) & (image[..., 0] < 240) for image in images]
+    assert gray[1].mean() > gray[0].mean() + 0.1
 
 
 def test_without_covariances_nothing_is_said_of_them(tmp_path):

@@ -136,7 +136,7 @@ def test_published_positions_move_with_the_resize():
 
 
 class Still:
-    """Eight times the same image, from a camera that stands."""
+    """Eight times the same image, from a static camera."""
 
     name = "still"
 
@@ -151,7 +151,7 @@ class Still:
         return np.tile(np.eye(4), (len(SOURCE), 1, 1))
 
 
-def test_a_standing_camera_is_judged_by_the_first_places():
+def test_a_static_camera_is_judged_by_the_first_places():
     class Noisy(Oracle):
         """Observations scattered as their covariances (0.01 px^2) say."""
 

@@ -5,9 +5,9 @@ import pytest
 
 from d2_ros.evaluation.peers import Observed
 from d2_ros.evaluation.tracking import (
+    is_static_camera,
     lengths,
-    standing_figures,
-    stands,
+    static_camera_figures,
     survival_figures,
     track_figures,
 )
@@ -72,13 +72,13 @@ def test_survival_compares_the_frames_around_the_stretch():
 def test_a_camera_stands_if_its_known_poses_do():
     poses = np.tile(np.eye(4), (6, 1, 1))
     poses[:, 0, 3] = [0, 0.004, -0.003, 0, 0.002, np.nan]
-    assert stands(poses)
+    assert is_static_camera(poses)
     poses[2, 1, 3] = 0.02
-    assert not stands(poses)
-    assert not stands(None)
+    assert not is_static_camera(poses)
+    assert not is_static_camera(None)
 
 
-def test_scatter_and_drift_of_a_standing_camera():
+def test_scatter_and_drift_of_a_static_camera():
     random = np.random.default_rng(0)
     start = random.uniform(0, 400, (300, 2))
     ids = np.arange(1, 301)
@@ -87,13 +87,13 @@ def test_scatter_and_drift_of_a_standing_camera():
         seen(ids[k:], (start + k / 9 * drift + random.normal(0, 0.2, start.shape))[k:])
         for k in range(10)
     ]
-    figures = standing_figures(frames)
+    figures = static_camera_figures(frames)
     assert figures["scatter_px"] == pytest.approx(0.2, abs=0.015)
     assert figures["mean_move_px"] == pytest.approx(0.05, abs=0.03)
     assert figures["median_move_px"] == pytest.approx(0.2 * np.sqrt(2) * 1.177, abs=0.05)
     assert figures["survival_first_frame"] == pytest.approx(291 / 300)
 
 
-def test_tracks_that_began_later_do_not_count_as_standing():
+def test_tracks_that_began_later_do_not_count_as_static():
     frames = [seen([1], [[5, 5]]), seen([2], [[50, 5]]), seen([2], [[90, 5]])]
-    assert standing_figures(frames) == {"survival_first_frame": 0.0}
+    assert static_camera_figures(frames) == {"survival_first_frame": 0.0}

@@ -38,10 +38,10 @@ def test_two_cameras_in_a_batch_give_what_each_gives_alone(
     alone, together = ([FrontEnd(config, extractor) for _ in range(2)] for _ in range(2))
     for first, second in zip(frames[:3], frames[3:], strict=True):
         pair = (first, second)
-        shares = respond_together(extractor, [frame.image for frame in pair])
-        for number, (frame, share) in enumerate(zip(pair, shares, strict=True)):
+        results = respond_together(extractor, [frame.image for frame in pair])
+        for number, (frame, batched) in enumerate(zip(pair, results, strict=True)):
             one = alone[number].process(frame.image, frame.stamp, frame.camera)
-            two = together[number].process(frame.image, frame.stamp, frame.camera, share)
+            two = together[number].process(frame.image, frame.stamp, frame.camera, batched)
             # Bit for bit here; what a batch does to the last bits is the libraries' affair.
             assert list(one.timings_ms) == list(two.timings_ms)
             np.testing.assert_array_equal(one.features["track_id"], two.features["track_id"])
@@ -55,22 +55,22 @@ def test_images_of_several_sizes_each_get_their_own_response(
     extractor: Extractor, frames: list[Any]
 ) -> None:
     images = [frames[0].image, np.zeros((64, 96), np.uint8), frames[1].image]
-    shares = respond_together(extractor, images)
-    for image, share in zip(images, shares, strict=True):
+    results = respond_together(extractor, images)
+    for image, batched in zip(images, results, strict=True):
         single = extractor.respond([image])[0]
-        assert share.response.values.shape == single.values.shape
-        torch.testing.assert_close(share.response.values, single.values)
+        assert batched.response.values.shape == single.values.shape
+        torch.testing.assert_close(batched.response.values, single.values)
 
 
 def test_times_of_the_batch_are_shared_out_equally(extractor: Extractor, frames: list[Any]) -> None:
     watch = Stopwatch()
-    shares = respond_together(extractor, [frame.image for frame in frames[:3]], watch)
-    assert list(watch.laps_ms) == ["upload", "network"]
-    for stage, spent in watch.laps_ms.items():
-        assert sum(share.timings_ms[stage] for share in shares) == pytest.approx(spent)
+    results = respond_together(extractor, [frame.image for frame in frames[:3]], watch)
+    assert list(watch.sections_ms) == ["upload", "network"]
+    for stage, spent in watch.sections_ms.items():
+        assert sum(batched.timings_ms[stage] for batched in results) == pytest.approx(spent)
 
 
-def test_the_share_of_another_network_is_not_used(
+def test_the_batch_result_of_another_network_is_not_used(
     config: Config, extractor: Extractor, frames: list[Any]
 ) -> None:
     """As after a fall-back to the CPU between the batch and the second camera's turn."""

@@ -14,7 +14,7 @@ from d2_ros.features.extractor import Extractor, ResponseMap, describe, redetect
 
 
 def blob(center, sigma, size=(104, 88)):
-    """Grey image of one bright Gaussian at `center` (u, v)."""
+    """Gray image of one bright Gaussian at `center` (u, v)."""
     width, height = size
     v, u = np.mgrid[:height, :width]
     square = (u - center[0]) ** 2 + (v - center[1]) ** 2
@@ -133,10 +133,10 @@ def test_covariances_hold_for_a_photograph_turned_and_scaled(extractor, photogra
 
 
 def test_equal_content_gives_equal_features_whatever_the_encoding(extractor, photograph):
-    grey = photograph[:128, :128, 1]
-    as_color = np.repeat(grey[:, :, None], 3, 2)
-    sixteen = grey.astype(np.uint16) * 257
-    one, two, three = extractor.extract([grey, as_color, sixteen])
+    gray = photograph[:128, :128, 1]
+    as_color = np.repeat(gray[:, :, None], 3, 2)
+    sixteen = gray.astype(np.uint16) * 257
+    one, two, three = extractor.extract([gray, as_color, sixteen])
     for other in (two, three):
         np.testing.assert_allclose(other.keypoints, one.keypoints, atol=1e-3)
         torch.testing.assert_close(other.descriptors, one.descriptors, atol=1e-4, rtol=0)

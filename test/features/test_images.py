@@ -11,9 +11,9 @@ def test_a_small_image_passes_untouched(photograph):
     assert scale.tolist() == [1, 1]
 
 
-def test_grey_gets_a_channel_axis(photograph):
-    for grey in (photograph[:, :, 1], photograph[:, :, 1:2]):
-        image, _ = prepare(grey, 1600)
+def test_gray_gets_a_channel_axis(photograph):
+    for gray in (photograph[:, :, 1], photograph[:, :, 1:2]):
+        image, _ = prepare(gray, 1600)
         np.testing.assert_array_equal(image[:, :, 0], photograph[:, :, 1])
 
 

@@ -71,9 +71,9 @@ def test_every_map_stays_channels_last_and_not_negative(extractor, photograph):
         assert values.min() >= 0
 
 
-@pytest.mark.parametrize("grey", [0, 77, 255])
-def test_a_uniform_image_gives_the_same_response_everywhere_and_no_keypoint(extractor, grey):
-    features = extractor.extract([np.full((80, 96), grey, np.uint8)])[0]
+@pytest.mark.parametrize("gray", [0, 77, 255])
+def test_a_uniform_image_gives_the_same_response_everywhere_and_no_keypoint(extractor, gray):
+    features = extractor.extract([np.full((80, 96), gray, np.uint8)])[0]
     values = features.response.values
     assert (values - values[:, :1, :1]).abs().max() < 1e-2
     assert len(features.keypoints) == 0

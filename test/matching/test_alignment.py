@@ -25,7 +25,7 @@ from d2_ros.matching.alignment import (
 )
 from d2_ros.matching.early import early_pyramid
 from d2_ros.matching.patches import cut
-from d2_ros.matching.pyramid import build_pyramid, grey
+from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.matching.warps import Warps
 
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ def run(pair, *starts, config=None):
     """Align, and say which alignments every gate accepts; the first start is the keypoint."""
     one, two, places, _, _ = pair
     config = config or AlignmentConfig()
-    pyramids = [build_pyramid(grey(image), config.levels, CPU) for image in (one, two)]
+    pyramids = [build_pyramid(to_gray(image), config.levels, CPU) for image in (one, two)]
     patches = cut(pyramids[0], places, config.patch_radius)
     warps = [Warps(start, identities(len(places))) for start in starts]
     found = align(patches, pyramids[1], warps, config)
@@ -187,7 +187,7 @@ def test_flat_images_are_refused_not_crashed_on():
     places = np.array([[50.0, 60.0], [0.0, 0.0], [319.0, 239.0]])
     _, good = run((flat, flat, places, None, None), places)
     assert not good.any()
-    patches = cut(build_pyramid(grey(flat), 1, CPU), places, 8)[0]
+    patches = cut(build_pyramid(to_gray(flat), 1, CPU), places, 8)[0]
     assert (predicted_sigma(patches) > 10).all()
 
 
@@ -195,7 +195,7 @@ def test_predicted_sigma_sees_the_aperture():
     image = np.zeros(SIZE, np.uint8)
     image[:, 160:] = 200  # an edge
     image[120:, 60:100] = 200  # a corner at (60, 120)
-    pyramid = build_pyramid(grey(image), 1, CPU)
+    pyramid = build_pyramid(to_gray(image), 1, CPU)
     edge, corner = predicted_sigma(cut(pyramid, np.array([[160.0, 60.0], [60.0, 120.0]]), 8)[0])
     assert corner < 0.1 < 1.0 < edge
 
@@ -207,7 +207,7 @@ def test_no_matches_are_no_trouble(pair):
 
 
 def noise_free(seed, blur, flat, contrast):
-    """A simulator's picture: rounded, without noise; its upper part of one grey value."""
+    """A simulator's picture: rounded, without noise; its upper part of one gray value."""
     rng = np.random.default_rng(seed)
     plane = rng.uniform(128 - contrast, 128 + contrast, (30, 40)).repeat(4, 0).repeat(4, 1)
     if blur:
@@ -232,7 +232,7 @@ def test_without_noise_a_place_is_as_certain_as_rounding_allows(
     config = AlignmentConfig()
     one = picture[8:-8, 8:-8]
     two = picture[8 + shift[1] : -8 + shift[1] or None, 8 + shift[0] : -8 + shift[0] or None]
-    first, second = (build_pyramid(grey(image), 2, CPU) for image in (one, two))
+    first, second = (build_pyramid(to_gray(image), 2, CPU) for image in (one, two))
     places = np.stack(np.meshgrid(np.arange(16, 130, 9.0), np.arange(16, 90, 9.0)), -1)
     places = places.reshape(-1, 2)
     start = Warps(places - shift, identities(len(places)))

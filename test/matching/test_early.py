@@ -1,4 +1,4 @@
-"""Alignment by early maps, where grey values disagree."""
+"""Alignment by early maps, where gray values disagree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from d2_ros.matching import alignment, batched
 from d2_ros.matching.alignment import accept, align, forward_backward
 from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.patches import cut
-from d2_ros.matching.pyramid import Level, build_pyramid, grey, sample
+from d2_ros.matching.pyramid import Level, build_pyramid, sample, to_gray
 from d2_ros.matching.warps import Warps
 
 CPU = torch.device("cpu")
@@ -85,16 +85,16 @@ def early(extractor, *images):
     return [early_pyramid(extractor.early(image), 2) for image in images]
 
 
-def test_early_maps_align_where_grey_values_cannot(views, extractor):
+def test_early_maps_align_where_gray_values_cannot(views, extractor):
     one, two, places, truth = views
     two = relit(two, np.random.default_rng(2))
-    grey_pair = [build_pyramid(grey(image), 2, CPU) for image in (one, two)]
+    gray_pair = [build_pyramid(to_gray(image), 2, CPU) for image in (one, two)]
     right = {}
-    for name, pair in (("grey", grey_pair), ("early", early(extractor, one, two))):
-        _, error, good = measure(pair, places, truth, 0.9 if name == "grey" else 0.7)
+    for name, pair in (("gray", gray_pair), ("early", early(extractor, one, two))):
+        _, error, good = measure(pair, places, truth, 0.9 if name == "gray" else 0.7)
         right[name] = (good & (np.linalg.norm(error, axis=1) < 0.5)).mean()
         print(name, right[name], good.mean(), np.median(np.linalg.norm(error[good], axis=1)))
-    assert right["grey"] < 0.3
+    assert right["gray"] < 0.3
     assert right["early"] > 0.4
 
 
@@ -132,12 +132,12 @@ def test_cells_lie_where_the_image_has_them(max_edge):
 def test_equal_channels_measure_what_one_does(views, monkeypatch):
     monkeypatch.setattr(alignment, "steps_for", lambda image: batched)  # one channel as well
     one, two, places, truth = views
-    grey_pair = [build_pyramid(grey(image), 2, CPU) for image in (one, two)]
+    gray_pair = [build_pyramid(to_gray(image), 2, CPU) for image in (one, two)]
     triple = [
         tuple(Level(lv.texels.expand(-1, 3, -1, -1), lv.size, lv.scale, lv.shift) for lv in pyramid)
-        for pyramid in grey_pair
+        for pyramid in gray_pair
     ]
-    single, _, good = measure(grey_pair, places, truth, 0.9)
+    single, _, good = measure(gray_pair, places, truth, 0.9)
     found, _, also = measure(triple, places, truth, 0.9)
     np.testing.assert_allclose(found.warps.pixels[good], single.warps.pixels[good], atol=2e-3)
     np.testing.assert_allclose(found.correlation, single.correlation, atol=1e-3)

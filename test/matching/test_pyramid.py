@@ -9,10 +9,10 @@ import torch
 from d2_ros.matching.pyramid import (
     SMOOTHING_ENERGY,
     build_pyramid,
-    grey,
     inside,
     sample,
     smooth_patches,
+    to_gray,
 )
 
 CPU = torch.device("cpu")
@@ -33,10 +33,10 @@ def test_small_images_get_fewer_levels():
     assert len(build_pyramid(np.zeros((64, 64), np.float32), 5, CPU)) == 3
 
 
-def test_grey_scales_sixteen_bits_to_eight():
+def test_gray_scales_sixteen_bits_to_eight():
     image = np.array([[0, 257, 65535]], np.uint16)
-    np.testing.assert_allclose(grey(image), [[0, 1, 255]])
-    assert grey(np.zeros((4, 4, 3), np.uint8)).shape == (4, 4)
+    np.testing.assert_allclose(to_gray(image), [[0, 1, 255]])
+    assert to_gray(np.zeros((4, 4, 3), np.uint8)).shape == (4, 4)
 
 
 def test_inside_is_between_pixel_centres():

@@ -104,8 +104,8 @@ def test_nothing_to_align():
     assert shear.shape == (0, 2, 2)
 
 
-def test_grey_images_on_a_cpu_are_done_in_machine_code():
-    grey = build_pyramid(image(0), 1, CPU)[0]
-    early = Level(grey.texels.expand(-1, 3, -1, -1), grey.size, grey.scale, grey.shift)
-    assert steps_for(grey) is compiled
+def test_gray_images_on_a_cpu_are_done_in_machine_code():
+    gray = build_pyramid(image(0), 1, CPU)[0]
+    early = Level(gray.texels.expand(-1, 3, -1, -1), gray.size, gray.scale, gray.shift)
+    assert steps_for(gray) is compiled
     assert steps_for(early) is batched

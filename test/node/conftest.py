@@ -46,21 +46,21 @@ class FakeFrontEnd:
         self.cameras: list[Camera | None] = []
         self.configs: list[Config] = []
         self.images: list[Any] = []
-        self.shares: list[Any] = []
+        self.batched: list[Any] = []
         self.resets = 0
         self.gate = threading.Event()
         self.gate.set()
         FakeFrontEnd.made.append(self)
 
     def process(
-        self, image: Any, stamp: int, camera: Camera | None = None, share: Any = None
+        self, image: Any, stamp: int, camera: Camera | None = None, batched: Any = None
     ) -> records.FrameResult:
         assert self.gate.wait(PATIENCE)
         self.stamps.append(stamp)
         self.cameras.append(camera)
         self.configs.append(self.config)
         self.images.append(image)
-        self.shares.append(share)
+        self.batched.append(batched)
         return make_result(stamp, image.shape[1] // 8, is_keyframe=len(self.stamps) % 2 == 1)
 
     def reset(self) -> None:
@@ -169,7 +169,7 @@ class Graph:
 
     def status(self, node: Any, camera: str = "camera") -> dict[str, int]:
         """Return the counts of one of the node's cameras."""
-        counts: dict[str, int] = node._streams[camera].status.counts()
+        counts: dict[str, int] = node._pipelines[camera].status.counts()
         return counts
 
     def change(self, node: Any, manager: Any, transition: str) -> bool:

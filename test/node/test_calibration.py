@@ -42,7 +42,7 @@ def feed(graph: Any, make_node: Any, make_driver: Any, fake: Any) -> Any:
         driver = make_driver()
         said = driver.listen(DiagnosticArray, "/diagnostics")
         graph.wait(driver.connected)
-        calibration = node._streams["camera"].calibration
+        calibration = node._pipelines["camera"].calibration
         for number, message in enumerate(messages(driver), 1):
             message.header = make_header(0, "")
             driver.infos.publish(message)

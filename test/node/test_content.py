@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import PointCloud2
 
-from d2_ros.node import stream as stream_module
+from d2_ros.node import camera_pipeline
 from d2_ros.node.messages import make_header, make_image
 from d2_ros.sources import open_source
 
@@ -22,7 +22,7 @@ TEXTURE = RNG.integers(0, 256, (9, 12), np.uint8).repeat(8, 0).repeat(8, 1)
 @pytest.fixture
 def show(graph: Any, make_node: Any, make_driver: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that shows pictures to the real node and returns what it says of them."""
-    monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.0)
+    monkeypatch.setattr(camera_pipeline, "CALIBRATION_PATIENCE", 0.0)
 
     def go(*pictures: Any, **parameters: Any) -> Any:
         node = make_node(**{"input__qos": "replay", "threads": 1, **parameters})
@@ -53,7 +53,7 @@ def show(graph: Any, make_node: Any, make_driver: Any, monkeypatch: pytest.Monke
     [
         pytest.param(np.zeros(SIZE, np.uint8), id="black"),
         pytest.param(np.full(SIZE, 255, np.uint8), id="white"),
-        pytest.param(np.full(SIZE, 77, np.uint8), id="constant grey"),
+        pytest.param(np.full(SIZE, 77, np.uint8), id="constant gray"),
         pytest.param(np.full((*SIZE, 3), (0, 0, 255), np.uint8), id="constant red"),
         pytest.param(np.full(SIZE, 65535, np.uint16), id="white in 16 bit"),
         pytest.param(np.clip(TEXTURE.astype(int) * 8, 0, 255).astype(np.uint8), id="saturated"),
@@ -113,7 +113,7 @@ def test_a_change_of_resolution_goes_on_with_a_new_window(show: Any) -> None:
 def test_cleaning_up_gives_the_network_and_the_window_back(
     graph: Any, make_node: Any, make_driver: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.0)
+    monkeypatch.setattr(camera_pipeline, "CALIBRATION_PATIENCE", 0.0)
     node = make_node(input__qos="replay", threads=1)
     driver = make_driver()
     for number in (1, 2):

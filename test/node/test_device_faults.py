@@ -9,8 +9,8 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import TransitionCallbackReturn
 
+from d2_ros.node import camera_pipeline
 from d2_ros.node import device as device_module
-from d2_ros.node import stream as stream_module
 from d2_ros.node.device import is_device_error
 
 SECOND = 1_000_000_000
@@ -28,7 +28,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Any:
     """Return a function that sends frames 1, 2, 3 while `errors` are raised one after another."""
-    monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.0)
+    monkeypatch.setattr(camera_pipeline, "CALIBRATION_PATIENCE", 0.0)
 
     def go(errors: list[Exception], **parameters: Any) -> Any:
         node = make_node(
@@ -94,7 +94,7 @@ def test_without_fallback_frames_are_refused_and_the_node_lives(
     node, driver = run(list(errors), fallback="none")
     assert fake[0].stamps == [2 * SECOND, 3 * SECOND]
     assert graph.status(node, "left")["device_failed"] == 1
-    _, values = node._streams["left"].status.report()
+    _, values = node._pipelines["left"].status.report()
     assert "set fallback to cpu" in str(values["last_error"])
     assert node_entry(graph, driver, b"\0")["device"] == "cuda"
 

@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from d2_ros.node import stream as stream_module
+from d2_ros.node import camera_pipeline
 from d2_ros.node.messages import byte_array, make_camera_info, make_header, make_image
 
 SECOND = 1_000_000_000
@@ -23,7 +23,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.3)
+    monkeypatch.setattr(camera_pipeline, "CALIBRATION_PATIENCE", 0.3)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_bad_image_is_refused(graph: Any, start: Any, fake: Any, changes: Any)
     graph.wait(lambda: graph.status(node)["processed"] == 1)
     assert graph.status(node)["bad_image"] == graph.status(node)["dropped"] == 1
     assert fake[0].stamps == [2 * SECOND]
-    _, values = node._streams["camera"].status.report()
+    _, values = node._pipelines["camera"].status.report()
     assert 10 < len(str(values["last_error"])) < 600
 
 
@@ -135,9 +135,9 @@ def test_a_bad_calibration_is_refused_until_a_good_one_comes(
     driver.infos.publish(info)
     driver.send(SECOND)
     graph.wait(lambda: graph.status(node)["bad_calibration"] == 1)
-    before = node._streams["camera"].calibration._message
+    before = node._pipelines["camera"].calibration._message
     driver.send_info()
-    graph.wait(lambda: node._streams["camera"].calibration._message is not before)
+    graph.wait(lambda: node._pipelines["camera"].calibration._message is not before)
     driver.send(2 * SECOND)
     graph.wait(lambda: graph.status(node)["processed"] == 1)
     assert fake[0].cameras[0].width == 64
@@ -149,7 +149,7 @@ def test_calibration_that_changes_drops_the_window(graph: Any, start: Any, fake:
     for number, focal in enumerate((50.0, 50.0, 60.0), 1):
         info.k[0] = focal
         driver.infos.publish(info)
-        calibration = node._streams["camera"].calibration
+        calibration = node._pipelines["camera"].calibration
         graph.wait(lambda c=calibration, f=focal: c._message is not None and c._message.k[0] == f)
         driver.send(number * SECOND)
         graph.wait(lambda n=number: graph.status(node)["processed"] == n)

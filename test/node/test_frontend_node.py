@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from d2_ros.errors import D2RosError
-from d2_ros.node import stream as stream_module
+from d2_ros.node import camera_pipeline
 from d2_ros.node.messages import make_camera_info, make_header, make_image
 
 SECOND = 1_000_000_000
@@ -34,12 +34,12 @@ def activate(node: Any) -> None:
 
 
 def status(node: Any, camera: str = "camera") -> dict[str, int]:
-    return node._streams[camera].status.counts()
+    return node._pipelines[camera].status.counts()
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.3)
+    monkeypatch.setattr(camera_pipeline, "CALIBRATION_PATIENCE", 0.3)
 
 
 def test_lifecycle_through_its_services(graph: Any, make_node: Any, fake: Any) -> None:
@@ -57,7 +57,7 @@ def test_lifecycle_through_its_services(graph: Any, make_node: Any, fake: Any) -
     assert seen == ["inactive", "active", "inactive", "active", "inactive", "unconfigured",
                     "inactive", "active", "finalized"]  # fmt: skip
     assert len(fake) == 2
-    assert node._streams == {}
+    assert node._pipelines == {}
 
 
 def test_replay_mode_processes_every_frame_in_order(
@@ -180,11 +180,11 @@ def test_bad_input_is_counted_and_the_node_lives_on(
     broken = make_camera_info(Header(), driver.calibration, 64, 48)
     broken.k[0] = float("nan")
     driver.infos.publish(broken)
-    graph.wait(lambda: np.isnan(node._streams["camera"].calibration._message.k[0]))
+    graph.wait(lambda: np.isnan(node._pipelines["camera"].calibration._message.k[0]))
     driver.send(5 * SECOND)
     graph.wait(lambda: status(node)["bad_calibration"] == 2)
     driver.send_info()
-    graph.wait(lambda: not np.isnan(node._streams["camera"].calibration._message.k[0]))
+    graph.wait(lambda: not np.isnan(node._pipelines["camera"].calibration._message.k[0]))
     driver.send(6 * SECOND, shape=(48, 64, 3))
     graph.wait(lambda: len(fake[0].stamps) == 2)
     assert status(node)["bad_image"] == 2
@@ -210,7 +210,7 @@ def test_an_error_or_a_bug_in_the_front_end_does_not_stop_the_node(
     activate(node)
     real = fake[0].process
 
-    def process(image: Any, stamp: int, camera: Any = None, share: Any = None) -> Any:
+    def process(image: Any, stamp: int, camera: Any = None, batched: Any = None) -> Any:
         if stamp == SECOND:
             raise D2RosError("no")
         if stamp == 2 * SECOND:
@@ -244,8 +244,10 @@ def test_overlay_is_drawn_only_for_subscribers(
     assert drawn == []
     overlays = driver.listen(Image, "overlay")
     jpegs = driver.listen(CompressedImage, "overlay/compressed")
-    graph.wait(lambda: node._streams["camera"].outputs._overlay.get_subscription_count() == 1)
-    graph.wait(lambda: node._streams["camera"].outputs._overlay_jpeg.get_subscription_count() == 1)
+    graph.wait(lambda: node._pipelines["camera"].outputs._overlay.get_subscription_count() == 1)
+    graph.wait(
+        lambda: node._pipelines["camera"].outputs._overlay_jpeg.get_subscription_count() == 1
+    )
     driver.send(2 * SECOND)
     graph.wait(lambda: overlays and jpegs)
     assert drawn == [1]
@@ -325,7 +327,7 @@ def test_failing_to_configure_leaves_the_node_alive_and_says_why(
     said = driver.listen(DiagnosticArray, "/diagnostics")
     graph.wait(lambda: said and said[-1].status[0].level == b"\x02")
     assert said[-1].status[0].message == "weights nowhere.pth not found"
-    assert node._streams == {}
+    assert node._pipelines == {}
     get = driver.create_client(GetState, "/d2_frontend/get_state")
     assert graph.call(get, GetState.Request()).current_state.label == "unconfigured"
 

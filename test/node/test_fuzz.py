@@ -14,7 +14,7 @@ import pytest
 from rclpy.logging import LoggingSeverity
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from d2_ros.node import stream as stream_module
+from d2_ros.node import camera_pipeline
 from d2_ros.node.messages import byte_array, make_header
 from d2_ros.sources.images import ENCODINGS
 
@@ -103,7 +103,7 @@ def test_fuzzed_messages_are_processed_or_refused(
     graph: Any, make_node: Any, make_driver: Any, fake: Any, little_memory: None,
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, compressed: bool,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.0)
+    monkeypatch.setattr(camera_pipeline, "CALIBRATION_PATIENCE", 0.0)
     node = make_node(input__qos="replay", input__compressed=compressed)
     request.addfinalizer(lambda: node.get_logger().set_level(LoggingSeverity.UNSET))
     node.get_logger().set_level(LoggingSeverity.ERROR)
@@ -113,7 +113,7 @@ def test_fuzzed_messages_are_processed_or_refused(
     files = driver.create_publisher(CompressedImage, "camera/image_raw/compressed", 100)
     publisher = files if compressed else driver.images
     graph.wait(lambda: publisher.get_subscription_count() and driver.infos.get_subscription_count())
-    status = node._streams["camera"].status
+    status = node._pipelines["camera"].status
     rng = np.random.default_rng(1)
     count = COUNT // 2
     for first in range(0, count, BATCH):

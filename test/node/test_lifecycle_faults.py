@@ -15,16 +15,15 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import PointCloud2
 
 from d2_ros.errors import D2RosError
+from d2_ros.node import camera_pipeline, frontend_node
 from d2_ros.node import device as device_module
-from d2_ros.node import frontend_node
-from d2_ros.node import stream as stream_module
 
 SECOND = 1_000_000_000
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.0)
+    monkeypatch.setattr(camera_pipeline, "CALIBRATION_PATIENCE", 0.0)
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def test_deactivating_during_work_neither_waits_for_long_nor_publishes(
     time.sleep(0.1)  # until the worker has taken it
     driver.send(2 * SECOND)
     graph.wait(lambda: graph.status(node)["received"] == 2)
-    status, stream = node._streams["camera"].status, node._streams["camera"]
+    status, pipeline = node._pipelines["camera"].status, node._pipelines["camera"]
     before = time.monotonic()
     assert graph.change(node, manager, "deactivate")
     assert time.monotonic() - before < 2
@@ -66,7 +65,7 @@ def test_deactivating_during_work_neither_waits_for_long_nor_publishes(
     graph.wait(lambda: status.counts()["processed"] == 1 and features)
     assert [message.header.stamp.sec for message in features] == [3]
     assert status.counts()["received"] == 3
-    assert stream is node._streams["camera"]
+    assert pipeline is node._pipelines["camera"]
 
 
 def test_cleaning_up_during_work_is_survived(
@@ -99,7 +98,7 @@ def test_shutdown_from_every_state(
         assert graph.change(node, manager, transition)
     assert graph.change(node, manager, "shutdown")
     assert state(graph, manager) == "finalized"
-    assert node._streams == {}
+    assert node._pipelines == {}
 
 
 def test_a_transition_that_does_not_exist_here_is_denied(

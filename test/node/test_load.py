@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from d2_ros.node import stream as stream_module
+from d2_ros.node import camera_pipeline
 from d2_ros.node.diagnostics import process_memory_mb
 from d2_ros.node.inputs import Gaps
 from d2_ros.node.messages import make_header, make_image
@@ -21,7 +21,7 @@ SECOND = 1_000_000_000
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.0)
+    monkeypatch.setattr(camera_pipeline, "CALIBRATION_PATIENCE", 0.0)
 
 
 def test_a_flood_is_answered_with_the_newest_frames_and_every_drop_is_counted(
@@ -56,7 +56,7 @@ def test_a_flood_is_answered_with_the_newest_frames_and_every_drop_is_counted(
         # the last ones may be lost without a later one to tell.
         assert sent - 5 <= counts["received"] + counts["lost"] <= sent
         assert counts["received"] > sent / 2
-        ages = [times.age for times in node._streams[camera].status._times]
+        ages = [times.age for times in node._pipelines[camera].status._times]
         # Once the flood is over, the last frame of each camera still waits for the others'.
         assert max(ages[:-1]) < 2 * WORK * 1e3
         assert counts["processed"] >= 3
@@ -98,11 +98,11 @@ def test_memory_and_latency_stay_flat(
     driver = make_driver()
     graph.wait(driver.connected)
     driver.infos.publish(calibration())
-    calibrated = node._streams["camera"].calibration
+    calibrated = node._pipelines["camera"].calibration
     graph.wait(lambda: calibrated.arrived)
     scene = np.random.default_rng(0).integers(0, 256, (60, 80), np.uint8)
     scene = scene.repeat(8, 0).repeat(8, 1)
-    status = node._streams["camera"].status
+    status = node._pipelines["camera"].status
     memory, latencies = {}, []
     start = 500 if frames >= 1000 else frames // 5
     for number in range(1, frames + 1):

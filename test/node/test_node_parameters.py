@@ -13,8 +13,8 @@ from rclpy.parameter import Parameter
 
 from d2_ros.config import Config, check_config, parameters, with_values
 from d2_ros.errors import D2RosError
+from d2_ros.node.multi_camera import stereo_pair
 from d2_ros.node.parameters import declare, updated
-from d2_ros.node.rig import stereo_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,6 +62,13 @@ def test_given_values_arrive_and_integers_count_as_numbers(make_bare: Any) -> No
     expected = {"window.size": 3, "window.min_parallax": 5.0, "cameras": ["left", "right"]}
     assert declare(node) == with_values(Config(), expected)
     assert node.get_parameter("window.min_parallax").value == 5.0
+
+
+def test_an_old_name_of_a_value_is_taken_and_the_log_warns(make_bare: Any, capfd: Any) -> None:
+    node = make_bare(alignment__mode="grey")
+    assert declare(node).alignment.mode == "gray"
+    assert node.get_parameter("alignment.mode").value == "gray"
+    assert "alignment.mode: grey is now called gray" in capfd.readouterr().err
 
 
 def test_a_parameter_file_is_read_and_qos_overrides_are_left_to_rclpy(

@@ -9,7 +9,7 @@ import pytest
 from d2_ros import records
 from d2_ros.node.overlay import MIN_EDGE, draw_overlay, encode_jpeg
 
-GREY = np.full((480, 960), 128, np.uint8)
+GRAY = np.full((480, 960), 128, np.uint8)
 DIMMED = 90
 
 
@@ -31,7 +31,7 @@ def frame(table: Any) -> records.FrameResult:
     return records.FrameResult(5, False, table, none, None, np.zeros((len(table), 512), "f4"))
 
 
-def draw(*history: Any, image: Any = GREY) -> Any:
+def draw(*history: Any, image: Any = GRAY) -> Any:
     return draw_overlay(image, list(history), frame(history[-1]))
 
 
@@ -92,9 +92,9 @@ def test_16_bit_images_are_brought_to_8(shape: tuple[int, ...]) -> None:
 
 
 def test_the_drawing_does_not_touch_the_image() -> None:
-    image = GREY.copy()
+    image = GRAY.copy()
     draw(features(point(100, 100, track_id=1, track_length=3)), image=image)
-    np.testing.assert_array_equal(image, GREY)
+    np.testing.assert_array_equal(image, GRAY)
 
 
 def test_jpeg_can_be_decoded() -> None:

@@ -12,10 +12,10 @@ from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import CameraInfo, Image, PointCloud, PointCloud2
 
 from d2_ros.camera import Camera
-from d2_ros.node import stream as stream_module
+from d2_ros.node import camera_pipeline
 from d2_ros.node.messages import make_camera_info, make_header, make_image
-from d2_ros.node.player import IMAGE_QOS
 from d2_ros.node.recorder import Recorder
+from d2_ros.node.source_publisher import IMAGE_QOS
 from d2_ros.sources import open_source
 from d2_ros.sources.writer import BagWriter
 
@@ -145,7 +145,7 @@ def test_a_recorded_pair_holds_every_rule_and_the_true_disparity(
     assert len(errors) == reader.pairs > 0.4 * features > 100
     assert np.median(errors) < 0.2
     assert np.percentile(errors, 95) < 1.0
-    _, values = node._streams["left"].status.report()
+    _, values = node._pipelines["left"].status.report()
     assert 0 < int(str(values["stereo_matches"])) <= len(errors)
     assert float(str(values["stereo_mean_ms"])) > 0
 
@@ -158,7 +158,7 @@ def test_without_the_right_calibration_the_left_camera_goes_on_alone(
     capfd: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.3)
+    monkeypatch.setattr(camera_pipeline, "CALIBRATION_PATIENCE", 0.3)
     _, driver, heard = heard_pair()
     for frame in frames[:2]:
         driver.send(frame.stamp, frame.image, shifted(frame.image), (frame.camera, None))
@@ -196,12 +196,12 @@ def test_a_fault_in_the_stereo_matching_costs_the_right_observations_only(
     right_camera: Camera,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from d2_ros.node import rig
+    from d2_ros.node import multi_camera
 
     def broken(*given: Any) -> Any:
         raise RuntimeError("CUDA error: unspecified launch failure")
 
-    monkeypatch.setattr(rig, "find_right", broken)
+    monkeypatch.setattr(multi_camera, "find_right", broken)
     node, driver, heard = heard_pair()
     frame = frames[0]
     driver.send(frame.stamp, frame.image, shifted(frame.image), (frame.camera, right_camera))

@@ -13,8 +13,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_srvs.srv import Trigger
 
+from d2_ros.node import camera_pipeline
 from d2_ros.node import inputs as inputs_module
-from d2_ros.node import stream as stream_module
 from d2_ros.node.messages import make_header, make_image
 
 SECOND = 1_000_000_000
@@ -26,7 +26,7 @@ LOST = RuntimeError("CUDA error: unspecified launch failure")
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "CALIBRATION_PATIENCE", 0.0)
+    monkeypatch.setattr(camera_pipeline, "CALIBRATION_PATIENCE", 0.0)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_every_group_is_processed_in_order_in_one_batch(graph: Any, start: Any, 
     assert fake[1].stamps == [number * SECOND + 4 * MS for number in range(20)]
     assert node._device._extractor.batches == [2] * 20
     for front, value in zip(fake, (10, 20), strict=True):
-        assert {share.response for share in front.shares} == {f"response to {value}"}
+        assert {batched.response for batched in front.batched} == {f"response to {value}"}
     for camera in PAIR:
         assert graph.status(node, camera)["processed"] == 20
     graph.wait(lambda: all(len(messages) == 20 for messages in features))
@@ -75,7 +75,7 @@ def test_without_a_tolerance_each_camera_is_on_its_own(graph: Any, start: Any, f
     node, (left, _) = start(input__sync_tolerance=0.0)
     left.send(SECOND)
     settled(graph, node, 1, "left")
-    assert fake[0].shares == [None]
+    assert fake[0].batched == [None]
     assert not hasattr(node._device._extractor, "batches")
 
 
@@ -94,7 +94,7 @@ def test_an_image_without_a_partner_is_counted_as_unmatched(
     assert graph.status(node, "left")["unmatched"] == graph.status(node, "left")["dropped"] == 1
     assert graph.status(node, "right")["dropped"] == 0
     graph.wait(lambda: any("1 unmatched" in entry.message for m in said for entry in m.status))
-    _, values = node._streams["left"].status.report()
+    _, values = node._pipelines["left"].status.report()
     assert "no partner of right within 0.01 s" in str(values["last_error"])
 
 
@@ -218,7 +218,7 @@ def test_a_batch_that_does_not_fit_gives_way_to_single_images(
             driver.send(number * SECOND)
     settled(graph, node, 2)
     for camera, front in zip(PAIR, fake, strict=True):
-        assert front.shares == [None, None]
+        assert front.batched == [None, None]
         assert graph.status(node, camera)["processed"] == 2
     assert node._device.name == "cuda"
     assert capfd.readouterr().err.count("going on with one image at a time") == 1
@@ -244,14 +244,14 @@ def test_where_single_images_fail_as_well_the_cpu_takes_over(
 def test_a_device_lost_after_the_batch_leaves_no_share_of_it_in_use(
     graph: Any, start: Any, fake: Any, fail_first: Any
 ) -> None:
-    """Shares name the network they are of; the front-end takes none of another one."""
+    """Batch results name the network they are of; the front-end takes none of another one."""
     node, drivers = start(device="cuda")
     fail_first(fake[0], "process", [LOST])
     for driver in drivers:
         driver.send(SECOND)
     settled(graph, node, 1)
-    assert fake[0].shares == [None]
-    assert fake[1].shares[0].extractor is not node._device._extractor
+    assert fake[0].batched == [None]
+    assert fake[1].batched[0].extractor is not node._device._extractor
 
 
 def test_one_uncalibrated_camera_does_not_disturb_the_others(
@@ -260,7 +260,7 @@ def test_one_uncalibrated_camera_does_not_disturb_the_others(
     node, (left, right) = start()
     left.send_info()
     right.infos.publish(CameraInfo(width=64, height=48))
-    graph.wait(lambda: all(node._streams[camera].calibration.arrived for camera in PAIR))
+    graph.wait(lambda: all(node._pipelines[camera].calibration.arrived for camera in PAIR))
     left.send(SECOND)
     right.send(SECOND)
     settled(graph, node, 1)

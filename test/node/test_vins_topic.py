@@ -11,8 +11,8 @@ from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import CameraInfo, Image, PointCloud
 
 from d2_ros.node.messages import make_camera_info, make_header, make_image
-from d2_ros.node.player import IMAGE_QOS
 from d2_ros.node.recorder import Recorder
+from d2_ros.node.source_publisher import IMAGE_QOS
 from d2_ros.sources import open_source
 from d2_ros.sources.writer import BagWriter
 

@@ -19,7 +19,7 @@ from d2_ros.sources.images import (
 )
 
 RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (6, 8), np.uint8)
+GRAY = RNG.integers(0, 256, (6, 8), np.uint8)
 COLOUR = RNG.integers(0, 256, (6, 8, 3), np.uint8)
 DEEP = RNG.integers(0, 65536, (6, 8, 3), np.uint16)
 
@@ -41,8 +41,8 @@ def alpha(pixels):
 @pytest.mark.parametrize(
     ("encoding", "sent", "expected"),
     [
-        ("mono8", GREY, GREY),
-        ("8UC1", GREY, GREY),
+        ("mono8", GRAY, GRAY),
+        ("8UC1", GRAY, GRAY),
         ("bgr8", COLOUR, COLOUR),
         ("8UC3", COLOUR, COLOUR),
         ("rgb8", COLOUR[..., ::-1], COLOUR),
@@ -100,10 +100,10 @@ def test_yuv422_gives_pure_red(encoding, order):
 
 @pytest.mark.parametrize("encoding", ["nv21", "nv24"])
 @pytest.mark.parametrize("padding", [0, 4])
-def test_of_planar_yuv_the_grey_plane_counts(encoding, padding):
-    step, data = payload(GREY, padding)
+def test_of_planar_yuv_the_gray_plane_counts(encoding, padding):
+    step, data = payload(GRAY, padding)
     image = decode_image(encoding, 6, 8, step, False, data + bytes(3 * step))
-    np.testing.assert_array_equal(image, GREY)
+    np.testing.assert_array_equal(image, GRAY)
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -146,10 +146,10 @@ def test_a_long_word_from_a_message_does_not_flood_the_log():
 
 
 def test_result_is_a_writable_copy():
-    data = array.array("B", GREY.tobytes())
+    data = array.array("B", GRAY.tobytes())
     image = decode_image("mono8", 6, 8, 8, False, data)
     image[:] = 0
-    assert data.tobytes() == GREY.tobytes()
+    assert data.tobytes() == GRAY.tobytes()
 
 
 @pytest.mark.parametrize("encoding", ["32FC2", "", "BGR8", "yuv444"])
@@ -179,7 +179,7 @@ def test_odd_yuv_is_refused():
         decode_image("yuv422", 2, 5, 10, False, bytes(20))
 
 
-@pytest.mark.parametrize("pixels", [GREY, COLOUR, DEEP])
+@pytest.mark.parametrize("pixels", [GRAY, COLOUR, DEEP])
 def test_png_is_exact(pixels):
     image = decode_compressed("png", cv2.imencode(".png", pixels)[1].tobytes())
     assert image.dtype == pixels.dtype
@@ -219,10 +219,10 @@ def test_a_compressed_bayer_mosaic_gives_the_colours_of_the_raw_one(pattern, bit
 @pytest.mark.parametrize(
     ("format", "stored", "expected"),
     [
-        ("bayer_rggb8; jpeg compressed mono8", GREY, GREY),  # demosaiced before it was compressed
+        ("bayer_rggb8; jpeg compressed mono8", GRAY, GRAY),  # demosaiced before it was compressed
         ("bayer_rggb8; png compressed bgr8", COLOUR, COLOUR),
         ("bayer_rggb8; png compressed ", COLOUR, COLOUR),  # nothing left to demosaic
-        ("mono8; jpeg compressed mono8", GREY, GREY),
+        ("mono8; jpeg compressed mono8", GRAY, GRAY),
         ("mono16; png compressed ", DEEP[..., 0], DEEP[..., 0]),
         ("16UC1; png compressed ", DEEP[..., 0], DEEP[..., 0]),
         ("bgr8; png compressed bgr8", COLOUR, COLOUR),
@@ -260,7 +260,7 @@ def test_compressed_depths_are_refused_as_such(format):
 
 def test_an_unknown_bayer_pattern_is_named():
     with pytest.raises(D2RosError, match="unknown Bayer pattern: 'bayer_rgbw8; png compressed '"):
-        decode_compressed("bayer_rgbw8; png compressed ", encoded(GREY))
+        decode_compressed("bayer_rgbw8; png compressed ", encoded(GRAY))
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png"])
@@ -272,7 +272,7 @@ def test_compressed_image_cut_short_is_refused(ending, share):
 
 
 def test_bombs_are_refused_by_their_header():
-    png = bytearray(cv2.imencode(".png", GREY)[1].tobytes())
+    png = bytearray(cv2.imencode(".png", GRAY)[1].tobytes())
     struct.pack_into(">II", png, 16, 20_000, 20_000)
     with pytest.raises(D2RosError, match=f"20000x20000 .* at most {MAX_PIXELS}"):
         decode_compressed("png", bytes(png))
@@ -298,7 +298,7 @@ def test_a_jpeg_cannot_hide_its_size_behind_a_marker_without_length(lone):
 def test_refusing_a_huge_size_takes_no_memory():
     import tracemalloc
 
-    png = bytearray(cv2.imencode(".png", GREY)[1].tobytes())
+    png = bytearray(cv2.imencode(".png", GRAY)[1].tobytes())
     struct.pack_into(">II", png, 16, 2**31 - 1, 2**31 - 1)
     tracemalloc.start()
     for call in (
@@ -324,7 +324,7 @@ WORDS = ["bayer_", "rggb8", "rgb8", "bgr", ";", " ", "png", "compressed", "compr
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(WORDS) | st.text(max_size=4)).map("".join), st.data())
 def test_any_format_gives_an_image_or_the_one_error(format, data):
-    pixels = data.draw(st.sampled_from([GREY, COLOUR, DEEP, alpha(COLOUR), GREY[:1, :1]]))
+    pixels = data.draw(st.sampled_from([GRAY, COLOUR, DEEP, alpha(COLOUR), GRAY[:1, :1]]))
     try:
         image = decode_compressed(format, encoded(pixels))
     except D2RosError:
@@ -366,8 +366,8 @@ def test_any_sizes_give_an_image_of_that_size_or_the_one_error(encoding, height,
 @pytest.mark.parametrize("ending", ["png", "pgm", "tiff", "bmp"])
 def test_files_are_read_exactly(tmp_path, ending):
     path = tmp_path / f"image.{ending}"
-    cv2.imwrite(str(path), GREY)
-    np.testing.assert_array_equal(read_image(path).reshape(6, 8, -1)[..., 0], GREY)
+    cv2.imwrite(str(path), GRAY)
+    np.testing.assert_array_equal(read_image(path).reshape(6, 8, -1)[..., 0], GRAY)
 
 
 def test_unreadable_files_are_named(tmp_path):
@@ -381,7 +381,7 @@ def test_unreadable_files_are_named(tmp_path):
 
 def test_float_files_are_refused(tmp_path):
     path = tmp_path / "depth.tiff"
-    cv2.imwrite(str(path), GREY.astype(np.float32))
+    cv2.imwrite(str(path), GRAY.astype(np.float32))
     with pytest.raises(D2RosError, match="float32"):
         read_image(path)
 

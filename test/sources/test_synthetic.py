@@ -97,14 +97,14 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
 def test_blur_and_exposure_happen_where_they_are_said_to(small):
     source = open_synthetic(SMALL)
-    grey = np.stack([frame.image.mean(axis=2) for frame in small])
-    detail = np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2)) / grey.mean(axis=(1, 2))
+    gray = np.stack([frame.image.mean(axis=2) for frame in small])
+    detail = np.abs(np.diff(gray, axis=2)).mean(axis=(1, 2)) / gray.mean(axis=(1, 2))
     blurred = np.isin(np.arange(20), source.blur_frames)
     exposed = np.isin(np.arange(20), source.exposure_frames)
     assert blurred.sum() == 2
     assert exposed.sum() == 4
     assert detail[blurred].max() < 0.9 * detail[~blurred & ~exposed].min()
-    assert grey[exposed].mean(axis=(1, 2)).min() < 0.65 * grey[~exposed].mean(axis=(1, 2)).min()
+    assert gray[exposed].mean(axis=(1, 2)).min() < 0.65 * gray[~exposed].mean(axis=(1, 2)).min()
 
 
 def test_noise_is_that_of_light_and_sensor():

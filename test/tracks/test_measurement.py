@@ -1,4 +1,4 @@
-"""Which of grey values and early maps measure the links of a pair of images."""
+"""Which of gray values and early maps measure the links of a pair of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from d2_ros.config import AlignmentConfig, Config, with_values
 from d2_ros.features.extractor import Extractor
 from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.neighbours import Matches
-from d2_ros.matching.pyramid import build_pyramid, grey
+from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.tracks.keyframe import cut_patches
 from d2_ros.tracks.measurement import measure_links
 from d2_ros.tracks.seen import Seen
@@ -41,7 +41,7 @@ def measured(keyframe, extractor):
                 return early_pyramid(extractor.early(image), config.levels)
 
             made = keyframe(np.arange(1, len(pixels) + 1), pixels, stamp)
-            plane = grey(image)
+            plane = to_gray(image)
             pyramid = build_pyramid(plane, config.levels, CPU)
             view = View(stamp, None, pyramid, LazyPyramid(build), plane)
             return replace(made, view=view, patches=cut_patches(view, pixels, config.patch_radius))
@@ -70,20 +70,20 @@ def scene():
     return second, places @ turn[:, :2].T + turn[:, 2], places
 
 
-def test_early_maps_are_not_even_built_where_grey_values_agree(scene, measured):
+def test_early_maps_are_not_even_built_where_gray_values_agree(scene, measured):
     second, truth, places = scene
     error, built = measured(second, truth, places, "auto")
-    same, _ = measured(second, truth, places, "grey")
+    same, _ = measured(second, truth, places, "gray")
     assert built == []
     assert len(error) > 0.9 * len(places)
     assert np.median(error) < 0.1
     np.testing.assert_array_equal(error, same)
 
 
-def test_early_maps_measure_a_pair_whose_grey_values_disagree(scene, measured):
+def test_early_maps_measure_a_pair_whose_gray_values_disagree(scene, measured):
     second, truth, places = scene
     negative = 255 - second
-    assert len(measured(negative, truth, places, "grey")[0]) < 0.1 * len(places)
+    assert len(measured(negative, truth, places, "gray")[0]) < 0.1 * len(places)
     error, built = measured(negative, truth, places, "auto")
     assert built == [1, 2]
     assert (error < 0.5).sum() > 0.8 * len(places)

@@ -32,18 +32,18 @@ def geometry_only():
     return AugmentationConfig(**NO_LIGHT)
 
 
-def _grey_at(image, pixels):
-    grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32), (0, 0), 1)
+def _gray_at(image, pixels):
+    gray = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32), (0, 0), 1)
     u, v = pixels.astype(np.float32).T
-    return cv2.remap(grey, u[:, None], v[:, None], cv2.INTER_LINEAR)[:, 0]
+    return cv2.remap(gray, u[:, None], v[:, None], cv2.INTER_LINEAR)[:, 0]
 
 
 @pytest.fixture(scope="session")
 def likeness():
-    """How well the grey values at a pair's correspondences correlate."""
+    """How well the gray values at a pair's correspondences correlate."""
 
     def measure(pair):
-        values = _grey_at(pair.first, pair.pixels), _grey_at(pair.second, pair.pixels_second)
+        values = _gray_at(pair.first, pair.pixels), _gray_at(pair.second, pair.pixels_second)
         return float(np.corrcoef(*values)[0, 1])
 
     return measure

@@ -104,8 +104,8 @@ def test_pairs_are_chosen_by_what_they_share():
 
 
 def test_any_image_becomes_bgr():
-    grey = np.array([[0, 257, 65535]], np.uint16)
-    np.testing.assert_array_equal(as_bgr(grey)[0, :, 1], [0, 1, 255])
+    gray = np.array([[0, 257, 65535]], np.uint16)
+    np.testing.assert_array_equal(as_bgr(gray)[0, :, 1], [0, 1, 255])
     assert as_bgr(np.zeros((2, 3, 3), np.uint8)).shape == (2, 3, 3)
 
 

@@ -68,7 +68,7 @@ class SyntheticOptions:
         return range(round(0.6 * self.frames), round(0.8 * self.frames))
 
     def response(self, frame: int) -> tuple[float, float, float]:
-        """Gain, gamma and offset (grey values) of the camera in a frame."""
+        """Gain, gamma and offset (gray values) of the camera in a frame."""
         if frame not in self.exposure_frames:
             return 1.0, 1.0, 0.0
         place = (frame - self.exposure_frames.start + 0.5) / len(self.exposure_frames)

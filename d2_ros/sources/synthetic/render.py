@@ -17,8 +17,8 @@ SAMPLES = 4
 
 _BAND = 8  # rows rendered at a time, so that the arrays stay in the processor's cache
 _PART = 2048  # edge pixels rendered at a time: cv2.remap takes fewer than 32767 rays in a row
-_READ_NOISE = 1.0  # standard deviation, grey values
-_SHOT_NOISE = 0.015  # variance per grey value of collected light
+_READ_NOISE = 1.0  # standard deviation, gray values
+_SHOT_NOISE = 0.015  # variance per gray value of collected light
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def expose(
     rng
         Draws the noise.
     gain, gamma, bias
-        The camera's response: ``255 (gain light / 255) ** gamma + bias``, grey values.
+        The camera's response: ``255 (gain light / 255) ** gamma + bias``, gray values.
 
     Returns
     -------

@@ -17,9 +17,9 @@ from sensor_msgs.msg import CompressedImage, PointCloud, PointCloud2
 from d2_ros.config import OutputConfig
 from d2_ros.errors import D2RosError
 from d2_ros.node import start_ros
-from d2_ros.node.player import Player
 from d2_ros.node.process import NodeProcess
 from d2_ros.node.recorder import Recorder
+from d2_ros.node.source_publisher import SourcePublisher
 from d2_ros.sources import Frame
 from d2_ros.sources.writer import BagWriter
 
@@ -47,12 +47,12 @@ PATIENCE = 180.0
 POLL = 0.01
 
 
-class Session:
-    """A player and a recorder in this process, connected to the node in the other."""
+class RoundTrip:
+    """A publisher and a recorder in this process, connected to the node in the other."""
 
-    def __init__(self, node: NodeProcess, player: Player, recorder: Recorder) -> None:
+    def __init__(self, node: NodeProcess, publisher: SourcePublisher, recorder: Recorder) -> None:
         self._node = node
-        self._player = player
+        self._publisher = publisher
         self._recorder = recorder
         self._complaint = ""
         self._failures: list[Exception] = []
@@ -66,7 +66,7 @@ class Session:
                 self._complaint = values.get("last_error") or status.message
 
     def spin(self, executor: SingleThreadedExecutor) -> None:
-        """Record until the executor is shut down; an error is raised where the session waits."""
+        """Record until the executor is shut down; an error is raised where the caller waits."""
         try:
             executor.spin()
         except ExternalShutdownException:
@@ -82,7 +82,7 @@ class Session:
         D2RosError
             If the node ends or cannot be configured.
         """
-        self._wait(lambda: self._player.connected() and self._recorder.connected())
+        self._wait(lambda: self._publisher.connected() and self._recorder.connected())
 
     def play(self, frames: Iterable[Frame]) -> Iterator[int]:
         """Send the frames no faster than they are answered; yield the number of answers.
@@ -94,7 +94,7 @@ class Session:
         """
         sent = 0
         for frame in frames:
-            self._player.publish(frame)
+            self._publisher.publish(frame)
             sent += 1
             self._await_answers(sent + 1 - IN_FLIGHT)
             yield self._answers()
@@ -125,23 +125,23 @@ class Session:
 
 
 @contextmanager
-def open_session(
+def open_round_trip(
     node: NodeProcess, writer: BagWriter, topics: dict[str, type]
-) -> Iterator[Session]:
+) -> Iterator[RoundTrip]:
     """Join the ROS graph, record `topics` to `writer`, leave when done."""
     # Ctrl-C stays a KeyboardInterrupt of the main thread, so that everything is put away.
     start_ros(args=[], signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     nodes: list[Any] = []
     try:
-        player, recorder = Player(), Recorder(writer, topics)
-        nodes += [player, recorder]
-        session = Session(node, player, recorder)
+        publisher, recorder = SourcePublisher(), Recorder(writer, topics)
+        nodes += [publisher, recorder]
+        round_trip = RoundTrip(node, publisher, recorder)
         executor.add_node(recorder)
-        thread = threading.Thread(target=session.spin, args=(executor,), daemon=True)
+        thread = threading.Thread(target=round_trip.spin, args=(executor,), daemon=True)
         thread.start()
         try:
-            yield session
+            yield round_trip
         finally:
             executor.shutdown()
             thread.join()

@@ -13,13 +13,13 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
 from d2_ros.config import Config, OutputConfig
-from d2_ros.features.batch import Share
-from d2_ros.tracks.policy import may_follow
+from d2_ros.features.batch import BatchResult
 from d2_ros.matching.stereo import View, find_right
+from d2_ros.node.camera_pipeline import CameraPipeline, DecodedFrame
 from d2_ros.node.device import SharedDevice
 from d2_ros.node.status import LOG_INTERVAL
-from d2_ros.node.stream import CameraStream, Opened
 from d2_ros.records import FrameResult
+from d2_ros.tracks.policy import may_follow
 
 Entry = tuple[Image | CompressedImage, int]
 """An image, and when it came, ``time.monotonic_ns()``."""
@@ -41,12 +41,12 @@ def output_of(camera: str, config: Config) -> tuple[OutputConfig, int]:
     return config.output, 2 if camera == left else 1
 
 
-class Rig:
+class MultiCameraPipeline:
     """All cameras of the node; runs in the worker's thread.
 
     Parameters
     ----------
-    streams
+    pipelines
         By camera.
     device
         The network that they share.
@@ -58,12 +58,12 @@ class Rig:
 
     def __init__(
         self,
-        streams: Mapping[str, CameraStream],
+        pipelines: Mapping[str, CameraPipeline],
         device: SharedDevice,
         pair: tuple[str, str] | None,
         logger: RcutilsLogger,
     ) -> None:
-        self._streams = streams
+        self._pipelines = pipelines
         self._device = device
         self._pair = pair
         self._logger = logger
@@ -77,23 +77,23 @@ class Rig:
         """
         frames, results = {}, {}
         for camera, (message, received) in entries.items():
-            frame = self._streams[camera].open(message, received, cancelled)
+            frame = self._pipelines[camera].open(message, received, cancelled)
             if frame is not None:
                 frames[camera] = frame
-        shares: list[Share | None] = [None] * len(frames)
-        if not any(may_follow(self._streams[camera].config) for camera in frames):
-            shares = self._device.respond([frame.image for frame in frames.values()])
-        for (camera, frame), share in zip(frames.items(), shares, strict=True):
-            result = self._streams[camera].process(frame, share, cancelled)
+        batch_results: list[BatchResult | None] = [None] * len(frames)
+        if not any(may_follow(self._pipelines[camera].config) for camera in frames):
+            batch_results = self._device.respond([frame.image for frame in frames.values()])
+        for (camera, frame), batched in zip(frames.items(), batch_results, strict=True):
+            result = self._pipelines[camera].process(frame, batched, cancelled)
             if result is not None:
                 results[camera] = result
         right = self._find_right(frames, results)
         for camera, result in results.items():
             seen = right if self._pair and camera == self._pair[0] else None
-            self._streams[camera].publish(frames[camera], result, seen, cancelled)
+            self._pipelines[camera].publish(frames[camera], result, seen, cancelled)
 
     def _find_right(
-        self, frames: Mapping[str, Opened], results: dict[str, FrameResult]
+        self, frames: Mapping[str, DecodedFrame], results: dict[str, FrameResult]
     ) -> NDArray[np.void] | None:
         """Return what the right camera sees of the left one's features; adds its time to those."""
         if self._pair is None or not results.keys() >= set(self._pair):
@@ -105,16 +105,16 @@ class Rig:
             if camera is None:  # without bearings there is nothing to list
                 return None
             views.append(View(frames[name].image, camera, results[name]))
-        stream = self._streams[self._pair[0]]
+        pipeline = self._pipelines[self._pair[0]]
         try:
-            found = find_right(views[0], views[1], stream.config, self._device.torch_device)
+            found = find_right(views[0], views[1], pipeline.config, self._device.torch_device)
         except Exception:  # the left camera's own tracks are still good
             self._logger.error(
-                f"{stream.name}: no stereo matches\n{traceback.format_exc()}",
+                f"{pipeline.name}: no stereo matches\n{traceback.format_exc()}",
                 throttle_duration_sec=LOG_INTERVAL,
             )
             return None
         spent = {"stereo": (time.perf_counter() - begin) * 1e3}
-        result = results[stream.name]
-        results[stream.name] = replace(result, timings_ms={**result.timings_ms, **spent})
+        result = results[pipeline.name]
+        results[pipeline.name] = replace(result, timings_ms={**result.timings_ms, **spent})
         return found

@@ -26,7 +26,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from d2_ros.errors import D2RosError
 from d2_ros.sources import messages as build
-from d2_ros.sources import open_source, soundness
+from d2_ros.sources import open_source, validation
 from d2_ros.sources.writer import BagWriter
 
 TOPIC, IMAGE = "/camera/image_raw", "sensor_msgs/msg/Image"
@@ -296,15 +296,15 @@ def test_compressed_rosbag1_chunk_that_claims_too_much(tmp_path: Path, little_me
 
 @pytest.mark.parametrize("compression", ["lz4", "bz2", "zstd"])
 def test_chunk_that_swells_is_refused(monkeypatch: pytest.MonkeyPatch, compression: str) -> None:
-    monkeypatch.setattr(soundness, "LARGEST", 4 * MEBIBYTE)
+    monkeypatch.setattr(validation, "LARGEST", 4 * MEBIBYTE)
     squeeze = {"lz4": lz4.frame.compress, "bz2": bz2.compress, "zstd": zstandard.compress}
     bomb = squeeze[compression](bytes(64 * MEBIBYTE))
     with frugal(16 * MEBIBYTE), pytest.raises(ValueError, match="holds more than that"):
-        soundness.decompress(compression, bomb, 4 * MEBIBYTE)
+        validation.decompress(compression, bomb, 4 * MEBIBYTE)
     fits = squeeze[compression](bytes(4 * MEBIBYTE))
-    assert soundness.decompress(compression, fits, 4 * MEBIBYTE) == bytes(4 * MEBIBYTE)
+    assert validation.decompress(compression, fits, 4 * MEBIBYTE) == bytes(4 * MEBIBYTE)
     with pytest.raises(ValueError, match=r"claims 5 MiB, more than the 4 MiB"):
-        soundness.decompress(compression, fits, 5 * MEBIBYTE)
+        validation.decompress(compression, fits, 5 * MEBIBYTE)
 
 
 def test_record_that_is_there_but_beyond_measure_is_refused(tmp_path: Path) -> None:
@@ -324,9 +324,9 @@ def test_record_that_is_there_but_beyond_measure_is_refused(tmp_path: Path) -> N
 
 def test_file_gives_what_it_holds(tmp_path: Path) -> None:
     content = np.random.default_rng(0).bytes(3 * MEBIBYTE)
-    path = soundness.SoundPath(tmp_path) / "file"
+    path = validation.BoundedPath(tmp_path) / "file"
     path.write_bytes(content)
-    assert isinstance(path, soundness.SoundPath)
+    assert isinstance(path, validation.BoundedPath)
     with frugal(16 * MEBIBYTE), path.open("rb") as file:
         assert file.read(10) == content[:10]
         assert file.read(2**50) == content[10:]

@@ -1,12 +1,12 @@
-"""What a standing camera's image moves by in common, and the figures beside it."""
+"""What a static camera's image moves by in common, and the figures beside it."""
 
 import cv2
 import numpy as np
 import pytest
 
 from d2_ros.evaluation.peers import Observed
-from d2_ros.evaluation.standing import CommonMotion, carry_back, figures_without_motion
-from d2_ros.evaluation.tracking import standing_figures
+from d2_ros.evaluation.static_camera import CommonMotion, carry_back, figures_without_motion
+from d2_ros.evaluation.tracking import static_camera_figures
 from d2_ros.sources.synthetic import open_synthetic
 
 IMAGE = cv2.cvtColor(next(iter(open_synthetic("size=320x240,frames=8"))).image, cv2.COLOR_BGR2GRAY)
@@ -52,7 +52,7 @@ def test_scatter_and_drift_are_those_beside_the_common_motion(homographies):
         Observed(ids, moved(CORNERS, sagging(k)) + random.normal(0, 0.1, (200, 2)))
         for k in range(9)
     ]
-    raw = standing_figures(frames)
+    raw = static_camera_figures(frames)
     assert raw["scatter_px"] > 0.35
     assert raw["mean_move_px"] > 1.5
     figures = figures_without_motion(frames, homographies)

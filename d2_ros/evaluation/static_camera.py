@@ -1,6 +1,6 @@
-"""A standing camera: what all of its image moves by, found without any of the methods' tracks.
+"""A static camera: what all of its image moves by, found without any of the methods' tracks.
 
-A camera that stands by its ground truth still moves a little: a tripod that sags, a floor that
+A camera that is static by its ground truth still moves a little: a tripod that sags, a floor that
 shakes. That motion is common to the whole image, and independent points tell it: corners of the
 first frame, followed by Lucas-Kanade, and a robust homography through them.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from d2_ros.evaluation.accuracy import mahalanobis
 from d2_ros.evaluation.peers import Observed, flow
-from d2_ros.evaluation.tracking import Figures, standing_figures
+from d2_ros.evaluation.tracking import Figures, static_camera_figures
 from d2_ros.records import columns
 
 POINTS, QUALITY, SPACING = 1000, 0.01, 8.0
@@ -96,14 +96,14 @@ def without_motion(
 def figures_without_motion(
     frames: Sequence[Observed], homographies: Sequence[NDArray[np.float64]]
 ) -> Figures:
-    """The scatter and the mean move of a standing camera's tracks beside the common motion.
+    """The scatter and the mean move of a static camera's tracks beside the common motion.
 
     Returns
     -------
     scatter_common_motion_removed_px, mean_move_common_motion_removed_px: those of
-    :func:`d2_ros.evaluation.tracking.standing_figures`; what cannot be said is left out.
+    :func:`d2_ros.evaluation.tracking.static_camera_figures`; what cannot be said is left out.
     """
-    still = standing_figures(without_motion(frames, homographies))
+    still = static_camera_figures(without_motion(frames, homographies))
     return {
         f"{name}_common_motion_removed_px": still[f"{name}_px"]
         for name in ("scatter", "mean_move")
@@ -111,11 +111,11 @@ def figures_without_motion(
     }
 
 
-def standing_chi2(
+def static_camera_chi2(
     published: Sequence[tuple[int, NDArray[np.void]]],
     motion: Sequence[NDArray[np.float64]] | None = None,
 ) -> NDArray[np.float64]:
-    """Squared normalised distances from each track's first place: a standing camera's errors.
+    """Squared normalised distances from each track's first place: a static camera's errors.
 
     Parameters
     ----------

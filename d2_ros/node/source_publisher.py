@@ -35,7 +35,7 @@ INFO_QOS = QoSProfile(
 )
 
 CLOCK_PERIOD = 0.025
-"""Seconds of real time between two messages on /clock while the player waits."""
+"""Seconds of real time between two messages on /clock while the publisher waits."""
 
 FLUSH_SECONDS = 5.0
 
@@ -43,7 +43,7 @@ LONGEST_GAP = 10.0
 """Seconds of the recording that are waited for between two frames."""
 
 
-class Player(Node):
+class SourcePublisher(Node):
     """Publishes ``<camera>/image_raw``, ``<camera>/camera_info`` and ``/clock``."""
 
     def __init__(self, camera: str = "camera") -> None:
@@ -76,8 +76,8 @@ class Player(Node):
 
 
 @contextmanager
-def open_player(camera: str) -> Iterator[Player]:
-    """Give a player in a process that has no ROS yet; both end with the block.
+def open_publisher(camera: str) -> Iterator[SourcePublisher]:
+    """Give a publisher in a process that has no ROS yet; both end with the block.
 
     Raises
     ------
@@ -87,18 +87,18 @@ def open_player(camera: str) -> Iterator[Player]:
     # Ctrl-C stays a KeyboardInterrupt, so that playing ends between two messages.
     start_ros(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
-        player = _player(camera)
+        publisher = _publisher(camera)
         try:
-            yield player
+            yield publisher
         finally:
-            player.destroy_node()
+            publisher.destroy_node()
     finally:
         rclpy.try_shutdown()
 
 
-def _player(camera: str) -> Player:
+def _publisher(camera: str) -> SourcePublisher:
     try:
-        return Player(camera)
+        return SourcePublisher(camera)
     # Whatever rclpy makes of a name: there are four ways in which one can be wrong.
     except (NameValidationException, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]

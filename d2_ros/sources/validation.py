@@ -1,4 +1,4 @@
-"""What a damaged bag may claim, and what the readers may ask the system for because of it.
+"""Bag validation: lengths that a damaged bag claims, checked before memory is taken for them.
 
 The readers of rosbags and mcap trust a length in a file and ask for that much memory before they
 look whether the file holds it. The files opened here hand out what is there and no more, so a
@@ -37,8 +37,8 @@ BLOCK = 1 << 20
 """Bytes up to which a read is not looked at, and by which chunks are decompressed."""
 
 
-class SoundFile(BufferedReader):
-    """A file of which no more is asked than it holds.
+class BoundedFile(BufferedReader):
+    """A file whose reads are bounded by what it holds.
 
     Raises
     ------
@@ -51,21 +51,21 @@ class SoundFile(BufferedReader):
         if size is None or not 0 <= size <= BLOCK:
             left = max(os.fstat(self.fileno()).st_size - self.tell(), 0)
             size = left if size is None or size < 0 else min(size, left)
-            _check(size)
+            _validate_size(size)
         return super().read(size)
 
 
-class SoundPath(NativePath):
-    """A path that opens binary files, and those in its folder, as :class:`SoundFile`."""
+class BoundedPath(NativePath):
+    """A path that opens binary files, and those in its folder, as :class:`BoundedFile`."""
 
     def open(self, mode: str = "r", *args: Any, **options: Any) -> Any:  # type: ignore[override]
         """Open the file."""
         if mode != "rb":
             return super().open(mode, *args, **options)
-        return SoundFile(super().open("rb", buffering=0))
+        return BoundedFile(super().open("rb", buffering=0))
 
 
-def _check(size: int) -> None:
+def _validate_size(size: int) -> None:
     if size > LARGEST:
         raise ValueError(
             f"a record or chunk claims {size / 2**20:.0f} MiB, "
@@ -97,7 +97,7 @@ def decompress(compression: str, data: bytes, size: int = LARGEST) -> bytes:
     ValueError
         If more come out, or more than :data:`LARGEST`.
     """
-    _check(size)
+    _validate_size(size)
     pieces: list[bytes] = []
     left = size
     with _OPENERS[compression](BytesIO(data)) as stream:

@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 from d2_ros.camera import Camera, HeldCamera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
-from d2_ros.features.batch import Share
+from d2_ros.features.batch import BatchResult
 from d2_ros.node.calibration import Calibration
 from d2_ros.node.device import DeviceError
 from d2_ros.node.messages import read_image, stamp_of
@@ -32,7 +32,7 @@ CALIBRATION_PATIENCE = 2.0
 
 
 class Processor(Protocol):
-    """The part of :class:`d2_ros.frontend.FrontEnd` that a stream uses."""
+    """The part of :class:`d2_ros.frontend.FrontEnd` that a pipeline uses."""
 
     config: Config
 
@@ -41,7 +41,7 @@ class Processor(Protocol):
         image: NDArray[Any],
         stamp: int,
         camera: Camera | None = None,
-        share: Share | None = None,
+        batched: BatchResult | None = None,
     ) -> FrameResult:
         """Process one frame."""
         ...
@@ -52,7 +52,7 @@ class Processor(Protocol):
 
 
 @dataclass(frozen=True)
-class Opened:
+class DecodedFrame:
     """A frame that may be processed: the image, its header, stamp and calibration.
 
     `received` and `started` are when it came and when its turn came, ``time.monotonic_ns()``.
@@ -66,7 +66,7 @@ class Opened:
     started: int
 
 
-class CameraStream:
+class CameraPipeline:
     """State of one camera between frames.
 
     A frame is opened, processed and published, one step after the other, so that the frames of
@@ -78,7 +78,7 @@ class CameraStream:
     name
         The camera's name.
     frontend, outputs, calibration, status, logger
-        What the stream works with.
+        What the pipeline works with.
     now
         Gives the node's time, integer nanoseconds.
     """
@@ -123,7 +123,7 @@ class CameraStream:
 
     def open(
         self, message: Image | CompressedImage, received: int, cancelled: Callable[[], bool]
-    ) -> Opened | None:
+    ) -> DecodedFrame | None:
         """Decode an image and find its calibration.
 
         Parameters
@@ -143,23 +143,23 @@ class CameraStream:
             image = read_image(message)
             with self._faults_counted("bad_calibration", cancelled):
                 camera = self._camera_for(image)
-                return Opened(message.header, image, stamp, camera, received, started)
+                return DecodedFrame(message.header, image, stamp, camera, received, started)
         return None
 
     def process(
-        self, frame: Opened, share: Share | None, cancelled: Callable[[], bool]
+        self, frame: DecodedFrame, batched: BatchResult | None, cancelled: Callable[[], bool]
     ) -> FrameResult | None:
-        """Run the front-end, on the frame's share of a batch if there was one."""
+        """Run the front-end, on the frame's batch result if there is one."""
         if cancelled():
             self.status.count("stopped")
             return None
         with self._faults_counted("refused", cancelled):
-            return self._frontend.process(frame.image, frame.stamp, frame.camera, share)
+            return self._frontend.process(frame.image, frame.stamp, frame.camera, batched)
         return None
 
     def publish(
         self,
-        frame: Opened,
+        frame: DecodedFrame,
         result: FrameResult,
         right: NDArray[np.void] | None,
         cancelled: Callable[[], bool],
