@@ -12,6 +12,9 @@ from d2_ros.evaluation.ablation import Recorder, ablation_figures, place
 from d2_ros.evaluation.graphs import WindowGraph, record, two_view
 from d2_ros.evaluation.paper import KERNEL, UNIT, refine_as_published, roots_by_similarity
 from d2_ros.tracks.graph import Edges
+from d2_ros.tracks.keyframe import Keyframe
+from d2_ros.tracks.observations import Observations
+from d2_ros.tracks.view import View
 
 VIEWS, TRACKS = 6, 60
 
@@ -143,12 +146,13 @@ def test_graphs_are_recorded_as_the_window_stands():
     )  # fmt: skip
 
     def keyframe(stamp, tracks, number, edges):
-        rows = SimpleNamespace(
-            stamp=stamp, tracks=np.array(tracks), detected=places[number], pixels=places[number],
-            descriptors=descriptors, edges=edges,
+        squares = np.tile(np.eye(2), (len(tracks), 1, 1))
+        obs = Observations(
+            places[number], places[number], squares, squares, squares, np.array(tracks),
+            np.zeros(len(tracks), np.float32), descriptors, torch.arange(len(tracks)),
         )  # fmt: skip
-        rows.rows_of = lambda ids: np.array([tracks.index(i) for i in ids], int)
-        return rows
+        view = View(stamp, None, (), None, np.empty((0, 0), np.float32))
+        return Keyframe(view, obs, None, edges)
 
     none = edge.select(np.zeros(2, bool))
     window = (keyframe(1, [0, 7, 3], 0, none), keyframe(2, [7, 0, 9], 1, edge))
