@@ -82,6 +82,15 @@ class FeaturesConfig:
         choices=("every_frame", "keyframes"),
         live=True,
     )
+    delay: int = _param(
+        0,
+        "With extract keyframes: frames after which what the network sees joins the tracks, at "
+        "the places to which it has been followed. Live it joins when it is there, but not "
+        "before; in a replay exactly then, as on a computer that takes so long.",
+        low=0,
+        high=60,
+        live=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,21 +15,43 @@ from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features.batch import BatchResult, features_of
-from d2_ros.features.extractor import Extractor
+from d2_ros.features.extractor import Extractor, Features
 from d2_ros.features.images import network_size
 from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult
 from d2_ros.refinement.placement import Placed, edges_of, place
-from d2_ros.refinement.window import refine_window
+from d2_ros.refinement.window import moved, window_problem
 from d2_ros.timing import Stopwatch
 from d2_ros.tracks.association import associate
-from d2_ros.tracks.following import follow
+from d2_ros.tracks.following import carry, follow
 from d2_ros.tracks.keyframe import Keyframe
 from d2_ros.tracks.policy import is_keyframe, is_lost, may_follow
+from d2_ros.tracks.seen import Seen
 from d2_ros.tracks.view import View
 from d2_ros.tracks.window import Window
+from d2_ros.workers import IN_TURN, Workers
+
+TrackRows = tuple[int, NDArray[np.void]]
+"""A keyframe's stamp and the rows of its ``tracks`` message."""
+
+
+@dataclass(frozen=True)
+class Looking:
+    """What the network has been asked to look at: a view, when, and what it will say."""
+
+    view: View
+    frame: int
+    features: Future[Features]
+
+
+@dataclass(frozen=True)
+class Solving:
+    """A window that a solver has been given."""
+
+    window: tuple[Keyframe, ...]
+    pixels: Future[NDArray[np.float64]]
 
 
 class FrontEnd:
@@ -39,6 +63,8 @@ class FrontEnd:
         All parameters; may be replaced between frames (``frontend.config = ...``).
     extractor
         Shared network; built from `config` if not given.
+    workers
+        Who runs the network and solves windows; by default each frame waits for both.
 
     Raises
     ------
@@ -46,13 +72,20 @@ class FrontEnd:
         If the weights or the device cannot be used.
     """
 
-    def __init__(self, config: Config, extractor: Extractor | None = None) -> None:
+    def __init__(
+        self, config: Config, extractor: Extractor | None = None, workers: Workers = IN_TURN
+    ) -> None:
         self.config = config
         self.extractor = extractor or Extractor(config)
         self.device = self.extractor.device
         self.stopwatch: Callable[[], Stopwatch] = Stopwatch
+        self._workers = workers
         self._window = Window()
-        self._extracted = 0  # stamp of the last frame that the network has seen, ns
+        self._frame = 0
+        self._extracted = 0  # stamp of the last view that the network has seen, ns
+        self._looking: Looking | None = None
+        self._solving: Solving | None = None
+        self._untold: int | None = None  # keyframe whose tracks have not been published
 
     @property
     def window(self) -> tuple[Keyframe, ...]:
@@ -67,6 +100,7 @@ class FrontEnd:
     def reset(self) -> None:
         """Forget the window; track ids go on, for none is ever used twice."""
         self._window.reset()
+        self._looking = self._solving = self._untold = None
 
     @torch.inference_mode()
     def process(
@@ -97,72 +131,138 @@ class FrontEnd:
         network_size(image, self.config.features.max_edge)
         _check(image, stamp, camera, self.window)
         self.extractor.config, watch = self.config, self.stopwatch()
+        self._frame += 1
         view = self._view(image, stamp, camera)
         watch.end_section("pyramid")
-        placed = self._followed(view, watch)
-        if placed is None:
-            features = features_of(self.extractor, image, batched, watch)
-            recent = self._window.recent
-            seen = associate(features, view, self.window, recent, self.config, watch)
-            placed = place(seen, self.window, self.config, watch)
-            self._extracted = stamp
-        return self._commit(placed, watch)
+        solved = self._solution()
+        followed = self._follow(view, watch)
+        seen = self._see(image, view, followed, batched, watch)
+        placed = followed if seen is None else place(seen, self.window, self.config, watch)
+        assert placed is not None  # the network sees what cannot be followed
+        return self._commit(placed, solved, watch)
 
     def _view(self, image: NDArray[Any], stamp: int, camera: Camera | None) -> View:
-        plane = to_gray(image)
-        pyramid = build_pyramid(plane, self.config.alignment.levels, self.device)
-        return View(stamp, camera, pyramid, self._early(image), plane)
+        gray = to_gray(image)
+        pyramid = build_pyramid(gray, self.config.alignment.levels, self.device)
+        return View(stamp, camera, pyramid, self._early(image), gray)
 
-    def _followed(self, view: View, watch: Stopwatch) -> Placed | None:
-        """The last frame's tracks in this one; None where the network has to look.
-
-        It has to if it is asked to in every frame or has not for long, if too many tracks were
-        lost at once, and if the frame is to be a keyframe.
-        """
-        config, last = self.config, self._window.last
-        if last is None or not may_follow(config):
-            return None
-        if view.stamp - self._extracted > config.window.max_interval * 1e9:
+    def _follow(self, view: View, watch: Stopwatch) -> Placed | None:
+        """The last frame's tracks in this one, without the network; None where that cannot be."""
+        last = self._window.last
+        if last is None or not may_follow(self.config):
             return None
         seen = follow(last, view, self.window)
         watch.end_section("following")
-        if seen is None:
-            return None
-        placed = place(seen, self.window, config, watch)
-        if is_lost(last.obs, placed.obs):
-            return None
-        if is_keyframe(self.window, view, placed.obs, config.window):
-            return None
-        return placed
+        return None if seen is None else place(seen, self.window, self.config, watch)
 
-    def _commit(self, placed: Placed, watch: Stopwatch) -> FrameResult:
+    def _see(
+        self,
+        image: NDArray[Any],
+        view: View,
+        followed: Placed | None,
+        batched: BatchResult | None,
+        watch: Stopwatch,
+    ) -> Seen | None:
+        """What the network has to say, now or of an earlier view; None where it says nothing yet.
+
+        A frame waits for the network only where nothing could be followed, so that there is
+        nothing else to say of it.
+        """
+        config, looking = self.config, self._looking
+        if followed is None and looking is not None:  # an earlier view is of no use any more
+            wait([looking.features])
+            looking = None
+        if looking is None and (followed is None or self._should_look(view, followed)):
+            looking = Looking(view, self._frame, self._look(image, batched, watch))
+        self._looking = looking
+        if looking is None or (followed is not None and not self._ready(looking)):
+            return None
+        self._looking, self._extracted = None, looking.view.stamp
+        features = looking.features.result()
+        seen = associate(features, looking.view, self.window, self._window.recent, config, watch)
+        if followed is None or looking.view is view:
+            return seen
+        return carry(seen, view, followed.obs)
+
+    def _should_look(self, view: View, followed: Placed) -> bool:
+        """Whether a frame that was followed is to be seen by the network as well."""
+        last, config = self._window.last, self.config.window
+        waited = (view.stamp - self._extracted) * 1e-9
+        return (
+            waited > config.max_interval
+            or (last is not None and is_lost(last.obs, followed.obs))
+            or is_keyframe(self.window, view, followed.obs, config)
+        )
+
+    def _look(
+        self, image: NDArray[Any], batched: BatchResult | None, watch: Stopwatch
+    ) -> Future[Features]:
+        if self._workers.beside:  # the caller may write the next frame into its array
+            image, watch = image.copy(), Stopwatch()
+        return self._workers.network.submit(features_of, self.extractor, image, batched, watch)
+
+    def _ready(self, looking: Looking) -> bool:
+        """Whether the network's answer is there, and due."""
+        due = self._frame - looking.frame >= self.config.features.delay
+        return due and looking.features.done()
+
+    def _commit(self, placed: Placed, solved: TrackRows | None, watch: Stopwatch) -> FrameResult:
         """Remember a frame, as a keyframe if it is to be one, and say what it shows."""
-        config, view, obs, followed = (
-            self.config, placed.seen.view, placed.obs, placed.seen.followed
-        )  # fmt: skip
+        config, view, obs = self.config, placed.seen.view, placed.obs
+        followed, shown = placed.seen.followed, self.window
         refined = np.any(obs.pixels != obs.detected, axis=1)
-        solved, shown = None, self.window
-        if not followed and is_keyframe(self.window, view, obs, config.window):
+        entered = not followed and is_keyframe(self.window, view, obs, config.window)
+        if entered:
+            solved = solved or self._standing()
             edges = edges_of(placed, self.window, config)
             self._window.enter(view, obs, edges, config.alignment, config.window.size)
-            if config.refinement.enabled:
-                self._window.move(refine_window(self.window, config.refinement))
-            obs, solved = self.window[-1].obs, track_rows(self.window)
-            moved = {keyframe.stamp: keyframe for keyframe in self.window}
-            shown = tuple(moved.get(keyframe.stamp, keyframe) for keyframe in shown)
+            self._untold = view.stamp
+            self._solve()
+            solved = solved or self._solution()
+            obs = self.window[-1].obs
+            now = {keyframe.stamp: keyframe for keyframe in self.window}
+            shown = tuple(now.get(keyframe.stamp, keyframe) for keyframe in shown)
         lengths = self._window.observe(view, obs)
         watch.end_section("optimisation")
         descriptors = obs.descriptors[:0] if followed else obs.descriptors
+        stamp, tracks = solved or (None, None)
         return FrameResult(
             stamp=view.stamp,
-            is_keyframe=solved is not None,
+            is_keyframe=entered,
             features=feature_rows(view, obs, lengths, refined),
             matches=match_rows(obs, placed.matches, placed.inlier, shown),
-            tracks=solved,
+            tracks=tracks,
             descriptors=descriptors.float().cpu().numpy(),
             timings_ms=watch.sections_ms,
             followed=followed,
+            tracks_stamp=stamp,
         )
+
+    def _solve(self) -> None:
+        """Give the window to the solver, unless that is still at an earlier one."""
+        config = self.config.refinement
+        if self._solving is None and config.enabled:
+            pixels = self._workers.solver.submit(window_problem(self.window), config)
+            self._solving = Solving(self.window, pixels)
+
+    def _solution(self) -> TrackRows | None:
+        """Put the window where a solution has moved it; what is to be told of the last keyframe."""
+        solving = self._solving
+        if solving is not None:
+            if not solving.pixels.done():
+                return None
+            self._solving = None
+            if solving.pixels.exception() is None:  # else the solver has said so
+                self._window.move(moved(self.window, solving.window, solving.pixels.result()))
+            if solving.window[-1].stamp != self.window[-1].stamp:
+                self._solve()
+                return None
+        return self._standing()
+
+    def _standing(self) -> TrackRows | None:
+        """The window of the last keyframe as it stands, unless that has been told."""
+        stamp, self._untold = self._untold, None
+        return None if stamp is None else (stamp, track_rows(self.window))
 
     def _early(self, image: NDArray[Any]) -> LazyPyramid | None:
         """The early maps of a frame, to be computed if they are needed."""

@@ -116,7 +116,7 @@ class FrameResult:
     matches
         ``(M,)`` of :data:`MATCHES`.
     tracks
-        ``(T,)`` of :data:`TRACKS` on keyframes, None on other frames.
+        ``(T,)`` of :data:`TRACKS` where a keyframe's window has been solved, None else.
     descriptors
         ``(N, 512)`` float32, L2-normalised, rows as in ``features``; ``(0, 512)`` on a followed
         frame.
@@ -124,6 +124,8 @@ class FrameResult:
         Milliseconds spent per stage.
     followed
         Whether the tracks were followed and the network has not seen the frame.
+    tracks_stamp
+        The keyframe that `tracks` belong to; None: this frame.
     """
 
     stamp: int
@@ -134,6 +136,7 @@ class FrameResult:
     descriptors: NDArray[np.float32]
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     followed: bool = False
+    tracks_stamp: int | None = None
 
     def __post_init__(self) -> None:
         if self.features.dtype != FEATURES or self.matches.dtype != MATCHES:

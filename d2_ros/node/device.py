@@ -19,6 +19,7 @@ from d2_ros.features.batch import BatchResult, respond_together
 from d2_ros.features.extractor import Extractor
 from d2_ros.frontend import FrontEnd
 from d2_ros.records import FrameResult
+from d2_ros.workers import IN_TURN, workers_beside
 
 _WORDS = ("CUDA", "cuDNN", "CUDNN", "CUBLAS", "NVML")
 
@@ -35,6 +36,8 @@ class SharedDevice:
 
     Attributes
     ----------
+    workers
+        Who runs the network and solves windows: live beside the frames, in a replay in turn.
     complaint
         Why the device in use is not the one asked for; empty while it is.
 
@@ -49,6 +52,8 @@ class SharedDevice:
         self._logger = logger
         self._extractor = Extractor(config)
         self._extractor.extract([np.zeros((64, 64), np.uint8)])  # first use of a GPU is slow
+        live = config.input.qos == "live"
+        self.workers = workers_beside(logger.warning) if live else IN_TURN
         self._frontends: list[FrontEnd] = []
         self._batches = True
 
@@ -71,7 +76,7 @@ class SharedDevice:
 
     def add_frontend(self, config: Config) -> SafeFrontEnd:
         """Return a new front-end on this device."""
-        self._frontends.append(FrontEnd(config, self._extractor))
+        self._frontends.append(FrontEnd(config, self._extractor, self.workers))
         return SafeFrontEnd(self._frontends[-1], self)
 
     def respond(self, images: Sequence[NDArray[Any]]) -> list[BatchResult | None]:

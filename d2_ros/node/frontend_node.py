@@ -187,6 +187,8 @@ class FrontEndNode(LifecycleNode):
         for pipeline in self._pipelines.values():
             pipeline.outputs.destroy()
         self._pipelines.clear()
+        if self._device is not None:
+            self._device.workers.close()
         self._device = None
         give_memory_back()
 

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from cv_bridge import CvBridge
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
@@ -17,7 +18,7 @@ from d2_ros.camera import Camera
 from d2_ros.config import OutputConfig
 from d2_ros.node.messages import byte_array, make_cloud, make_vins_cloud
 from d2_ros.node.overlay import TRAIL_FRAMES, draw_overlay, encode_jpeg
-from d2_ros.records import FrameResult, pack_descriptors
+from d2_ros.records import FrameResult, pack_descriptors, split_stamp
 from d2_ros.vins import VinsTracks
 
 OUTPUT_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -83,7 +84,7 @@ class Outputs:
             self._descriptors.publish(make_cloud(header, rows))
         self._matches.publish(make_cloud(header, result.matches))
         if result.tracks is not None:
-            self._tracks.publish(make_cloud(header, result.tracks))
+            self._tracks.publish(make_cloud(_header_of(result.tracks_stamp, header), result.tracks))
         self._features.publish(make_cloud(header, result.features))
         self._past.append(result.features)
         self._publish_overlay(header, image, result)
@@ -116,3 +117,11 @@ class Outputs:
         destroy = getattr(self._node, "destroy_lifecycle_publisher", self._node.destroy_publisher)
         for publisher in self._publishers:
             destroy(publisher)
+
+
+def _header_of(stamp: int | None, header: Header) -> Header:
+    """The header of a keyframe of that stamp, from that of a frame at hand; None: its own."""
+    if stamp is None:
+        return header
+    sec, nanosec = split_stamp(stamp)
+    return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=header.frame_id)

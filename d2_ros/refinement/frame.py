@@ -13,12 +13,9 @@ from numpy.typing import NDArray
 
 from d2_ros.config import RefinementConfig
 from d2_ros.matching.alignment import largest_sigma
+from d2_ros.refinement.problem import EDGE_FLOOR
 from d2_ros.tracks.graph import Edges
 from d2_ros.tracks.observations import Observations
-
-EDGE_FLOOR = 0.05
-"""px: no edge is taken to be more certain than this; interpolation and the affine model
-leave errors that the residual of a patch does not show."""
 
 SIGMA_SCALE = 0.75
 """Errors of refined positions over the sum of what is known of them (:func:`refine_frame`),
@@ -137,12 +134,6 @@ def sure_enough(covariance: NDArray[np.float64], config: RefinementConfig) -> ND
 def _rounder(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     shortest = ISOTROPIC * largest_sigma(covariance)
     return covariance + (shortest**2)[:, None, None] * np.eye(2)
-
-
-def kernel_widths(config: RefinementConfig) -> NDArray[np.float64]:
-    """Widths (px) of the Cauchy kernel of the window solution, pass by pass."""
-    widths = np.geomspace(config.kernel_start, config.kernel_end, config.passes)
-    return np.asarray(widths, np.float64)
 
 
 def _slots(owner: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.config import RefinementConfig
-from d2_ros.refinement.frame import EDGE_FLOOR, kernel_widths
-from d2_ros.tracks.graph import Edges
+from d2_ros.refinement.problem import EDGE_FLOOR, Problem, kernel_widths
 
 HOLD_SIGMA = 1e-4  # px
 ITERATIONS = 20  # robust weights need a few more than plain least squares
@@ -23,31 +22,15 @@ RELATIVE_TOLERANCE = 1e-4
 ABSOLUTE_TOLERANCE = 1e-3
 
 
-def refine_graph(
-    pixels: NDArray[np.float64],
-    held: NDArray[np.bool_],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    edges: Edges,
-    config: RefinementConfig,
-) -> NDArray[np.float64]:
+def refine_graph(problem: Problem, config: RefinementConfig) -> NDArray[np.float64]:
     """Move all observations of the window's tracks into agreement.
-
-    Parameters
-    ----------
-    pixels
-        ``(N, 2)`` observations as they stand, px.
-    held
-        ``(N,)`` observations that must not move: the root of every track.
-    first, second
-        ``(E,)`` observations that each edge joins.
-    edges
-        The transforms, first -> second.
 
     Returns
     -------
     ``(N, 2)`` refined positions; observations without an edge stay where they are.
     """
+    pixels, held, edges = problem.pixels, problem.held, problem.edges
+    first, second = problem.first, problem.second
     if len(edges) == 0:
         return pixels.copy()
     prior = gtsam.noiseModel.Isotropic.Sigma(2, config.prior_sigma)

@@ -13,25 +13,19 @@ from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import splu
 
 from d2_ros.config import RefinementConfig
-from d2_ros.refinement.frame import EDGE_FLOOR, kernel_widths
 from d2_ros.refinement.multiview import (
     ABSOLUTE_TOLERANCE,
     HOLD_SIGMA,
     ITERATIONS,
     RELATIVE_TOLERANCE,
 )
-from d2_ros.tracks.graph import Edges
+from d2_ros.refinement.problem import EDGE_FLOOR, Problem, kernel_widths
 
 
-def refine_graph(
-    pixels: NDArray[np.float64],
-    held: NDArray[np.bool_],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    edges: Edges,
-    config: RefinementConfig,
-) -> NDArray[np.float64]:
+def refine_graph(problem: Problem, config: RefinementConfig) -> NDArray[np.float64]:
     """Move all observations into agreement; as :func:`d2_ros.refinement.multiview.refine_graph`."""
+    pixels, held, edges = problem.pixels, problem.held, problem.edges
+    first, second = problem.first, problem.second
     if len(edges) == 0:
         return pixels.copy()
     used, nodes = np.unique(np.concatenate([first, second]), return_inverse=True)

@@ -8,17 +8,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.config import RefinementConfig
-from d2_ros.refinement import multiview, sparse
+from d2_ros.refinement.problem import Problem
 from d2_ros.tracks.graph import join
 from d2_ros.tracks.keyframe import Keyframe
 
-SOLVERS = {"gtsam": multiview.refine_graph, "sparse": sparse.refine_graph}
-"""Parameter ``refinement.solver`` -> what solves the graph."""
 
-
-def refine_window(window: Sequence[Keyframe], config: RefinementConfig) -> list[Keyframe]:
-    """Move all observations of the window's tracks into agreement.
+def window_problem(window: Sequence[Keyframe]) -> Problem:
+    """The graph of a window's tracks.
 
     The oldest observation of every track is its root and stays where it was published.
     """
@@ -29,17 +25,37 @@ def refine_window(window: Sequence[Keyframe], config: RefinementConfig) -> list[
     held[np.unique(tracks, return_index=True)[1]] = True  # the first, so the oldest, of each
     edges = join([keyframe.edges for keyframe in window])
     edges = edges.select(np.isin(edges.stamp_from, stamps))
-    pixels = SOLVERS[config.solver](
+    return Problem(
         np.concatenate([keyframe.obs.pixels for keyframe in window]),
         held,
         nodes_of(window, base, edges.stamp_from, edges.track),
         nodes_of(window, base, edges.stamp_to, edges.track),
         edges,
-        config,
     )
+
+
+def moved(
+    window: Sequence[Keyframe], solved: Sequence[Keyframe], pixels: NDArray[np.float64]
+) -> list[Keyframe]:
+    """A window's keyframes at their places by the solution of the same or an earlier window.
+
+    Parameters
+    ----------
+    window
+        As it is now.
+    solved
+        As it was when the problem was made.
+    pixels
+        ``(N, 2)`` solution of that problem, px.
+    """
+    ends = np.cumsum([len(keyframe.obs) for keyframe in solved])
+    places = np.split(pixels, ends[:-1])
+    found = {keyframe.stamp: part for keyframe, part in zip(solved, places, strict=True)}
     return [
-        replace(keyframe, obs=replace(keyframe.obs, pixels=part))
-        for keyframe, part in zip(window, np.split(pixels, base[1:-1]), strict=True)
+        replace(keyframe, obs=replace(keyframe.obs, pixels=found[keyframe.stamp]))
+        if keyframe.stamp in found
+        else keyframe
+        for keyframe in window
     ]
 
 

@@ -26,6 +26,7 @@ _SIDE = 21  # px of Lucas-Kanade's windows
 _MAX_FORWARD_BACKWARD = 1.5  # px
 _MARGIN = 4.0  # px from the image border
 _FEWEST = 30  # tracks, to be worth following
+_FEWEST_CARRIED = 0.4  # share of what the network has seen, to be worth carrying over
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ def flow(
     before: NDArray[np.uint8],
     now: NDArray[np.uint8],
     places: NDArray[np.float64],
+    expected: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Carry ``(N, 2)`` places, px, from one image to the next.
+    """Carry ``(N, 2)`` places, px, from one image to the next, by way of where they are `expected`.
 
     Returns
     -------
@@ -53,19 +55,26 @@ def flow(
     if len(places) == 0:
         return places, np.zeros(0, bool)
     start = np.ascontiguousarray(places, np.float32)
-    there, arrived = _lucas_kanade(before, now, start)
-    back, returned = _lucas_kanade(now, before, there)
+    guess = start if expected is None else np.asarray(expected, np.float32)
+    there, arrived = _lucas_kanade(before, now, start, guess)
+    back, returned = _lucas_kanade(now, before, there, there + (start - guess))
     found = arrived & returned
     found &= np.linalg.norm(back - start, axis=1) <= _MAX_FORWARD_BACKWARD
     return there.astype(np.float64), found
 
 
 def _lucas_kanade(
-    before: NDArray[np.uint8], now: NDArray[np.uint8], start: NDArray[Any]
+    before: NDArray[np.uint8], now: NDArray[np.uint8], places: NDArray[Any], expected: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    follow_points: Any = cv2.calcOpticalFlowPyrLK  # its stubs want the places given twice
+    follow_points: Any = cv2.calcOpticalFlowPyrLK  # its stubs want the result given as well
     there, found, _ = follow_points(
-        before, now, start, None, winSize=(_SIDE, _SIDE), maxLevel=_LEVELS
+        before,
+        now,
+        places,
+        np.array(expected, np.float32),  # a copy, for it is overwritten
+        winSize=(_SIDE, _SIDE),
+        maxLevel=_LEVELS,
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )
     return there, found.ravel() > 0
 
@@ -124,3 +133,43 @@ def _with_lost(obs: Observations, keyframe: Keyframe, view: View) -> Observation
     missing, warps = missing[within], warps.select(within)
     lost = known.select(missing).at(warps.pixels, warps.affine @ known.affine[missing])
     return obs.join(replace(lost, scores=np.zeros_like(lost.scores)))
+
+
+def carry(seen: Seen, view: View, now: Observations) -> Seen | None:
+    """What the network has seen in an earlier view, at its places in a later one.
+
+    Parameters
+    ----------
+    seen
+        Keypoints of the earlier view, with their tracks.
+    view
+        The later one.
+    now
+        Tracks that were followed there meanwhile: those stay where they have been found.
+
+    Returns
+    -------
+    None where too few can be carried over.
+    """
+    before, rows = seen.obs, now.rows_of(seen.obs.tracks)
+    known = np.flatnonzero(rows >= 0)
+    warps = predict(before.pixels, before.pixels[known], now.pixels[rows[known]])
+    expected = None if warps is None else warps.pixels
+    places, found = flow(seen.view.rounded, view.rounded, before.pixels, expected)
+    places[known], found[known] = now.pixels[rows[known]], True
+    found &= _within(places, view)
+    kept = np.flatnonzero(found)
+    if len(kept) < max(_FEWEST, _FEWEST_CARRIED * len(found)):
+        return None
+    others = now.select(np.flatnonzero(~np.isin(now.tracks, before.tracks[kept])))
+    obs = before.select(kept).at(places[kept], before.affine[kept])
+    renumbered = np.cumsum(found) - 1
+    matches = seen.matches.select(found[seen.matches.index])
+    return Seen(
+        view,
+        obs.join(others.at(others.pixels, others.affine)),
+        replace(matches, index=renumbered[matches.index]),
+        [(renumbered[ours[found[ours]]], theirs[found[ours]]) for ours, theirs in seen.pairs],
+        int(found[: seen.detections].sum()),
+        followed=False,
+    )

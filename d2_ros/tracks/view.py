@@ -27,7 +27,7 @@ class View:
         Gray pyramid, on the device.
     early
         Pyramid of the network's early maps, built once it is needed; None where there is none.
-    plane
+    gray
         ``(H, W)`` float32 gray values from 0 to 255.
     """
 
@@ -35,12 +35,12 @@ class View:
     camera: Camera | None
     pyramid: Pyramid
     early: LazyPyramid | None
-    plane: NDArray[np.float32]
+    gray: NDArray[np.float32]
 
     @cached_property
     def rounded(self) -> NDArray[np.uint8]:
         """The gray values as Lucas-Kanade wants them; made once, where frames are followed."""
-        return np.rint(self.plane).astype(np.uint8)
+        return np.rint(self.gray).astype(np.uint8)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -14,6 +14,7 @@ import pytest
 from d2_ros.config import RefinementConfig
 from d2_ros.refinement.frame import refine_frame
 from d2_ros.refinement.multiview import refine_graph
+from d2_ros.refinement.problem import Problem
 from d2_ros.tracks.graph import Edges
 
 CONFIG = RefinementConfig()
@@ -44,7 +45,7 @@ def window(seed=0, start_error=1.5, noise=0.05):
 
 
 def errors(truth, start, held, first, second, edges, config=CONFIG):
-    solution = refine_graph(start, held, first, second, edges, config)
+    solution = refine_graph(Problem(start, held, first, second, edges), config)
     return np.linalg.norm(solution - truth, axis=1)[~held]
 
 
@@ -149,7 +150,7 @@ def solve(window, square):
         np.concatenate(shift), ones * np.eye(2), ones * square,
     )  # fmt: skip
     held = np.arange(len(pixels)) < tracks
-    solution = refine_graph(pixels, held, first, second, edges, CONFIG)
+    solution = refine_graph(Problem(pixels, held, first, second, edges), CONFIG)
     places = np.split(solution, len(window))
     return [(frame, p, links) for (frame, _, links), p in zip(window, places, strict=True)]
 
@@ -187,8 +188,10 @@ def test_the_choice_of_the_root_only_shifts_the_track(wrong):
     pixels = edges.pixels + rng.uniform(-5, 5, (len(first), 2)) * bad
     edges = replace(edges, affine=np.tile(np.eye(2), (len(first), 1, 1)), pixels=pixels)
     weak = replace(CONFIG, prior_sigma=1e3)
-    oldest = refine_graph(start, held, first, second, edges, weak) - truth
-    other = refine_graph(start, np.roll(held, 3 * TRACKS), first, second, edges, weak) - truth
+    oldest = refine_graph(Problem(start, held, first, second, edges), weak) - truth
+    other = (
+        refine_graph(Problem(start, np.roll(held, 3 * TRACKS), first, second, edges), weak) - truth
+    )
     relative = [
         (places.reshape(VIEWS, TRACKS, 2) - places[:TRACKS]).reshape(-1, 2)
         for places in (oldest, other)

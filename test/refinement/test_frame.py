@@ -9,10 +9,10 @@ from d2_ros.refinement.frame import (
     ISOTROPIC,
     OUTLYING,
     SIGMA_SCALE,
-    kernel_widths,
     refine_frame,
     sure_enough,
 )
+from d2_ros.refinement.problem import kernel_widths
 
 CONFIG = RefinementConfig()
 SMALL = 0.05**2 * np.eye(2)

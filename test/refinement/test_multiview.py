@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from d2_ros.config import RefinementConfig, parameters
-from d2_ros.refinement.frame import EDGE_FLOOR, kernel_widths, refine_frame
+from d2_ros.refinement.frame import refine_frame
 from d2_ros.refinement.multiview import refine_graph
+from d2_ros.refinement.problem import EDGE_FLOOR, Problem, kernel_widths
+from d2_ros.refinement.solvers import SOLVERS
 from d2_ros.refinement.sparse import refine_graph as refine_sparse
-from d2_ros.refinement.window import SOLVERS
 from d2_ros.tracks.graph import Edges
 
 CONFIG = RefinementConfig()
@@ -81,7 +82,7 @@ def numpy_solver(pixels, held, first, second, edges, config):
 @pytest.mark.parametrize("wrong", [0.0, 0.2])
 def test_equals_a_numpy_robust_solver(wrong):
     _, start, held, first, second, edges = chain_of_views(tracks=8, views=4, wrong=wrong)
-    ours = refine_graph(start, held, first, second, edges, CONFIG)
+    ours = refine_graph(Problem(start, held, first, second, edges), CONFIG)
     oracle = numpy_solver(start, held, first, second, edges, CONFIG)
     assert np.abs(ours - oracle).max() < 0.01
 
@@ -91,8 +92,8 @@ def test_equals_a_numpy_robust_solver(wrong):
 def test_sparse_equals_gtsam(wrong, passes):
     config = RefinementConfig(passes=passes)
     _, start, held, first, second, edges = chain_of_views(wrong=wrong)
-    ours = refine_sparse(start, held, first, second, edges, config)
-    theirs = refine_graph(start, held, first, second, edges, config)
+    ours = refine_sparse(Problem(start, held, first, second, edges), config)
+    theirs = refine_graph(Problem(start, held, first, second, edges), config)
     assert np.abs(ours - theirs).max() < 1e-3
     assert np.abs(ours - start)[~held].max() > 1
 
@@ -105,16 +106,20 @@ def test_every_choice_of_the_parameter_is_a_solver():
 def test_sparse_leaves_observations_without_edges_and_whole_graphs_without_any():
     _, start, held, first, second, edges = chain_of_views(tracks=5, views=3)
     rows = (first != 7) & (second != 7)
-    some = refine_sparse(start, held, first[rows], second[rows], edges.select(rows), CONFIG)
+    some = refine_sparse(
+        Problem(start, held, first[rows], second[rows], edges.select(rows)), CONFIG
+    )
     np.testing.assert_array_equal(some[7], start[7])
     none = np.zeros(len(edges), bool)
-    same = refine_sparse(start, held, first[none], second[none], edges.select(none), CONFIG)
+    same = refine_sparse(
+        Problem(start, held, first[none], second[none], edges.select(none)), CONFIG
+    )
     np.testing.assert_array_equal(same, start)
 
 
 def test_recovers_the_truth_and_holds_the_root():
     truth, start, held, first, second, edges = chain_of_views()
-    solution = refine_graph(start, held, first, second, edges, CONFIG)
+    solution = refine_graph(Problem(start, held, first, second, edges), CONFIG)
     assert np.abs(solution[held] - truth[held]).max() < 1e-3
     error = np.linalg.norm(solution - truth, axis=1)[~held]
     assert np.median(error) < 0.06
@@ -123,7 +128,7 @@ def test_recovers_the_truth_and_holds_the_root():
 
 def test_thirty_percent_wrong_edges():
     truth, start, held, first, second, edges = chain_of_views(wrong=0.3)
-    solution = refine_graph(start, held, first, second, edges, CONFIG)
+    solution = refine_graph(Problem(start, held, first, second, edges), CONFIG)
     error = np.linalg.norm(solution - truth, axis=1)[~held]
     assert np.median(error) < 0.06
     assert np.percentile(error, 95) < 0.2
@@ -133,7 +138,9 @@ def test_observations_without_edges_stay():
     _, start, held, first, second, edges = chain_of_views(tracks=5, views=3)
     lonely = 7
     rows = (first != lonely) & (second != lonely)
-    solution = refine_graph(start, held, first[rows], second[rows], edges.select(rows), CONFIG)
+    solution = refine_graph(
+        Problem(start, held, first[rows], second[rows], edges.select(rows)), CONFIG
+    )
     np.testing.assert_array_equal(solution[lonely], start[lonely])
 
 
@@ -160,5 +167,5 @@ def test_per_frame_step_equals_gtsam(wrong):
     )  # fmt: skip
     # One narrow pass from nearby: the same minimum, without the prior's pull.
     weak = RefinementConfig(kernel_start=0.25, passes=1, prior_sigma=1000.0)
-    solution = refine_graph(start, held, neighbour, owner, edges, weak)[:keypoints]
+    solution = refine_graph(Problem(start, held, neighbour, owner, edges), weak)[:keypoints]
     assert np.abs(solution - refined.pixels).max() < 0.01

@@ -8,7 +8,7 @@ import pytest
 import d2_ros.frontend
 from d2_ros.config import Config, with_values
 from d2_ros.frontend import FrontEnd
-from d2_ros.refinement.window import refine_window
+from d2_ros.refinement.window import moved
 from d2_ros.sources.synthetic import open_synthetic
 
 FRAMES = 12
@@ -21,13 +21,13 @@ def run():
     values = {"window.min_tracked_share": 0.95, "threads": 1}
     solutions = []
 
-    def recorded(window, config):
-        refined = refine_window(window, config)
+    def recorded(window, solved, pixels):
+        refined = moved(window, solved, pixels)
         solutions.append((window, refined))
         return refined
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(d2_ros.frontend, "refine_window", recorded)
+        patch.setattr(d2_ros.frontend, "moved", recorded)
         frontend = FrontEnd(with_values(Config(), values))
         results = [frontend.process(frame.image, frame.stamp, frame.camera) for frame in source]
     return results, solutions
