@@ -9,7 +9,6 @@ from scipy.spatial.transform import Rotation
 from d2_ros.camera import Camera
 from d2_ros.config import MatchingConfig
 from d2_ros.errors import D2RosError
-from d2_ros.evaluation.footings import Footings, select, verified
 from d2_ros.evaluation.geometry import (
     epipolar_errors,
     estimate_pose,
@@ -17,14 +16,15 @@ from d2_ros.evaluation.geometry import (
     pose_errors,
     relative,
 )
+from d2_ros.evaluation.match_sets import MatchSets, select, verified
 from d2_ros.evaluation.pairfile import check_images, load_views, read_pairs, write_pairs
 from d2_ros.evaluation.pairs import (
     PairResult,
     agreement_figures,
     flatten,
-    footing_figures,
-    judge_footings,
+    judge_match_sets,
     judge_pair,
+    match_set_figures,
     pair_figures,
 )
 from d2_ros.sources.synthetic import open_synthetic
@@ -143,16 +143,16 @@ def test_figures_pool_matches_and_count_failures():
     assert pair_figures([]) == {}
 
 
-def test_every_footing_is_judged_by_what_is_on_it():
+def test_every_match_set_is_judged_by_what_is_in_it():
     """Of 200 exact matches 60 are wrong: raw ones all count, verified ones are the exact ones."""
     first, second = views()
     second[:60] = np.random.default_rng(1).uniform([0, 0], [640, 480], (60, 2))
     points, cameras = (first, second), (CAMERA, CAMERA)
     kept = verified(points, cameras, MatchingConfig())
     some = np.arange(200) >= 190
-    found = Footings(points, kept, select(points, some), select(points, ~some & (first[:, 0] < 0)))
-    judged = judge_footings(found, cameras, MOTION, MatchingConfig())
-    figures = footing_figures([judged])
+    found = MatchSets(points, kept, select(points, some), select(points, ~some & (first[:, 0] < 0)))
+    judged = judge_match_sets(found, cameras, MOTION, MatchingConfig())
+    figures = match_set_figures([judged])
     assert figures["raw_matches"] == 200
     assert 140 <= figures["raw_correct_1px"] <= 145  # a wrong one may lie near its line
     assert figures["raw_share_below_1px"] == pytest.approx(figures["raw_correct_1px"] / 200)

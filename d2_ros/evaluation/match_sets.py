@@ -1,4 +1,4 @@
-"""Matches of two images on the footings that every method is judged on alike."""
+"""Matches of two images in the match sets that every method is evaluated on alike."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Matcher(Protocol):
 
 
 @dataclass(frozen=True)
-class Footings:
-    """Matches of two images by one method; each footing ``(M, 2)`` and ``(M, 2)`` raw pixels.
+class MatchSets:
+    """Matches of two images by one method; each match set ``(M, 2)`` and ``(M, 2)`` raw pixels.
 
     Attributes
     ----------
@@ -67,13 +67,13 @@ class Footings:
     guided: Points
 
 
-FOOTINGS = tuple(field.name for field in fields(Footings))
+MATCH_SETS = tuple(field.name for field in fields(MatchSets))
 
 
 def match_images(
     frontend: Matcher, images: Images, cameras: Cameras = (None, None)
-) -> dict[str, Footings]:
-    """Matches of two images by every stage and every peer, on all footings.
+) -> dict[str, MatchSets]:
+    """Matches of two images by every stage and every peer, on all match sets.
 
     Every method's raw matches are verified by the same verifier with the same threshold and seed.
     The front-end sees the images as a window of two frames.
@@ -100,7 +100,7 @@ def match_images(
         ),
     }
     found = {
-        name: Footings(
+        name: MatchSets(
             raw=points,
             verified=verified(points, cameras, config.matching),
             published=select(published[name], ~guided),
@@ -113,7 +113,7 @@ def match_images(
         rows, rows_there = mutual_nearest(ours, theirs)
         points = ours.pixels[rows], theirs.pixels[rows_there]
         kept = verified(points, cameras, config.matching)
-        found[name] = Footings(points, kept, kept, select(points, np.zeros(len(rows), bool)))
+        found[name] = MatchSets(points, kept, kept, select(points, np.zeros(len(rows), bool)))
     return found
 
 
@@ -129,9 +129,9 @@ def select(points: Points, rows: NDArray[np.bool_]) -> Points:
     return points[0][rows], points[1][rows]
 
 
-def prefixed(footing: str, figures: Figures) -> Figures:
-    """Figures under names that begin with their footing."""
-    return {f"{footing}_{name}": value for name, value in figures.items()}
+def prefixed(match_set: str, figures: Figures) -> Figures:
+    """Figures under names that begin with their match set."""
+    return {f"{match_set}_{name}": value for name, value in figures.items()}
 
 
 def _among(detected: Points, raw: RawMatches) -> NDArray[np.bool_]:
