@@ -151,7 +151,7 @@ def _right(results: Sequence[PairResult]) -> Figures:
     return figures
 
 
-def agreement_figures(results: Sequence[PairResult], others: Sequence[PairResult]) -> Figures:
+def reference_pose_figures(results: Sequence[PairResult], others: Sequence[PairResult]) -> Figures:
     """How far a method's poses are from another's on the same pairs.
 
     Two methods that agree with each other and not with the truth have found its error.

@@ -35,7 +35,8 @@ def match_with_klt(
 def klt_matches(images: Images, cameras: Cameras, config: Config) -> MatchSets:
     """Follow corners of the first image into the second, each from the same place.
 
-    The pyramid alone has to bridge the motion. Raw are all corners that found their way back.
+    The pyramid alone has to bridge the motion. Raw are all corners that pass the
+    forward-backward check.
     """
     before, after = (gray8(image) for image in images)
     corners = cv2.goodFeaturesToTrack(before, KLT_POINTS, KLT_QUALITY, KLT_SPACING)

@@ -18,9 +18,9 @@ from d2_ros.evaluation.geometry import relative
 from d2_ros.evaluation.pairs import (
     MIN_BASELINE,
     PairResult,
-    agreement_figures,
     judge_pair,
     pair_figures,
+    reference_pose_figures,
 )
 from d2_ros.evaluation.peers import (
     Chain,
@@ -247,7 +247,7 @@ def sequence_figures(
         pairs = outcome.pairs[name]
         figures[name] = {**pair_figures(pairs), **track_figures(tracks, outcome.size)}
         if name != REFERENCE:
-            figures[name] |= agreement_figures(pairs, outcome.pairs[REFERENCE])
+            figures[name] |= reference_pose_figures(pairs, outcome.pairs[REFERENCE])
         if static:
             figures[name] |= static_camera_figures(tracks)
         if outcome.motion is not None:

@@ -20,12 +20,12 @@ from d2_ros.evaluation.match_sets import MatchSets, select, verified
 from d2_ros.evaluation.pairfile import check_images, load_views, read_pairs, write_pairs
 from d2_ros.evaluation.pairs import (
     PairResult,
-    agreement_figures,
     flatten,
     judge_match_sets,
     judge_pair,
     match_set_figures,
     pair_figures,
+    reference_pose_figures,
 )
 from d2_ros.sources.synthetic import open_synthetic
 
@@ -296,19 +296,19 @@ def turned(degrees, along):
     return pose
 
 
-def test_agreement_is_between_poses_whatever_the_truth_says():
+def test_reference_pose_figures_are_between_poses_whatever_the_truth_says():
     def result(pose):
         return PairResult(np.array([9.0]), 90.0, 90.0, pose)
 
     ours = [result(turned(10.0, 0.0)), result(turned(20.0, 0.0)), result(turned(30.0, 0.0))]
     theirs = [result(turned(10.5, 1.0)), result(turned(20.5, 1.0)), result(turned(30.5, 1.0))]
-    figures = agreement_figures(ours, theirs)
+    figures = reference_pose_figures(ours, theirs)
     assert figures["rotation_from_klt_deg"] == pytest.approx(0.5)
     assert figures["translation_from_klt_deg"] == pytest.approx(1.0)
     # All three are off by 1 degree: trapezoids through (0, 0), (1, 1/3), (1, 2/3), (1, 1), (5, 1).
     assert figures["auc_5deg_from_klt"] == pytest.approx((1 / 6 + 4) / 5)
-    assert agreement_figures(ours, ours)["auc_5deg_from_klt"] == pytest.approx(1.0, abs=1e-9)
-    none = agreement_figures(ours, [result(None)] * 3)
+    assert reference_pose_figures(ours, ours)["auc_5deg_from_klt"] == pytest.approx(1.0, abs=1e-9)
+    none = reference_pose_figures(ours, [result(None)] * 3)
     assert none["rotation_from_klt_deg"] == 180
     assert none["auc_5deg_from_klt"] == 0
-    assert agreement_figures([], []) == {}
+    assert reference_pose_figures([], []) == {}
