@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.camera import Camera
-from d2_ros.config import Config, MatchingConfig
+from d2_ros.config import MatchingConfig
 from d2_ros.evaluation.peers import Points, gray8, mutual_nearest
 from d2_ros.evaluation.raw import Cameras, Images, RawMatches, raw_matches
 from d2_ros.evaluation.stages import PEERS, as_published, stage_points
@@ -17,31 +16,16 @@ from d2_ros.evaluation.tracking import Figures
 from d2_ros.features.batch import BatchResult
 from d2_ros.features.extractor import Extractor
 from d2_ros.matching.verification import verify
-from d2_ros.records import FrameResult
+from d2_ros.processor import BatchProcessor
 
 STAMPS = (1_000_000_000, 2_000_000_000)
 """Two images count as frames that are one second apart, ns."""
 
 
-class Matcher(Protocol):
+class Matcher(BatchProcessor, Protocol):
     """The part of :class:`d2_ros.frontend.FrontEnd` that matches two images."""
 
-    config: Config
     extractor: Extractor
-
-    def process(
-        self,
-        image: NDArray[Any],
-        stamp: int,
-        camera: Camera | None = None,
-        batched: BatchResult | None = None,
-    ) -> FrameResult:
-        """Process one frame."""
-        ...
-
-    def reset(self) -> None:
-        """Drop the keyframe window."""
-        ...
 
 
 @dataclass(frozen=True)

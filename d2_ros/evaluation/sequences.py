@@ -32,7 +32,7 @@ from d2_ros.evaluation.peers import (
     join,
     mutual_nearest,
 )
-from d2_ros.evaluation.stages import PEERS, STAGES, Processor, stage_points
+from d2_ros.evaluation.stages import PEERS, STAGES, stage_points
 from d2_ros.evaluation.static_camera import CommonMotion, figures_without_motion, static_camera_chi2
 from d2_ros.evaluation.tracking import (
     Figures,
@@ -42,6 +42,7 @@ from d2_ros.evaluation.tracking import (
     track_figures,
 )
 from d2_ros.matching.verification import verify
+from d2_ros.processor import Processor
 from d2_ros.records import FrameResult, columns
 from d2_ros.sources.base import Frame, Source
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,31 +24,12 @@ from d2_ros.node.device import DeviceError
 from d2_ros.node.messages import read_image, stamp_of
 from d2_ros.node.outputs import Outputs
 from d2_ros.node.status import CameraStatus, FrameTimes
+from d2_ros.processor import BatchProcessor
 from d2_ros.records import FrameResult
 from d2_ros.timing import CLOCK_JUMP
 
 CALIBRATION_PATIENCE = 2.0
 """Seconds the first image waits for a camera_info that comes a little later."""
-
-
-class Processor(Protocol):
-    """The part of :class:`d2_ros.frontend.FrontEnd` that a pipeline uses."""
-
-    config: Config
-
-    def process(
-        self,
-        image: NDArray[Any],
-        stamp: int,
-        camera: Camera | None = None,
-        batched: BatchResult | None = None,
-    ) -> FrameResult:
-        """Process one frame."""
-        ...
-
-    def reset(self) -> None:
-        """Drop the keyframe window."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -86,7 +67,7 @@ class CameraPipeline:
     def __init__(
         self,
         name: str,
-        frontend: Processor,
+        frontend: BatchProcessor,
         outputs: Outputs,
         calibration: Calibration,
         status: CameraStatus,
