@@ -77,8 +77,8 @@ def sequence(
     from d2_ros.evaluation.sequences import run_sequence, sequence_figures
     from d2_ros.evaluation.tables import (
         ABLATION_COLUMNS,
-        AGREEMENT_COLUMNS,
         PAIR_COLUMNS,
+        REFERENCE_POSE_COLUMNS,
         TRACK_COLUMNS,
     )
     from d2_ros.frontend import FrontEnd
@@ -105,7 +105,7 @@ def sequence(
     figures, whole = sequence_figures(outcome, opened, poses, start)
     titles = {
         "Pairs of frames": PAIR_COLUMNS,
-        "Pairs of frames: poses against klt's": AGREEMENT_COLUMNS,
+        "Pairs of frames: poses against klt's": REFERENCE_POSE_COLUMNS,
         "Tracks": TRACK_COLUMNS,
     }
     if recorder and isinstance(opened, Synthetic):

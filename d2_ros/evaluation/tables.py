@@ -27,7 +27,7 @@ PAIR_COLUMNS: tuple[Column, ...] = (
     ("rotation_error_deg", "rot. deg", "{:.3f}"),
     ("translation_error_deg", "transl. deg", "{:.2f}"),
 )
-AGREEMENT_COLUMNS: tuple[Column, ...] = (
+REFERENCE_POSE_COLUMNS: tuple[Column, ...] = (
     ("auc_5deg_from_klt", "AUC 5 deg", "{:.3f}"),
     ("rotation_from_klt_deg", "rot. deg", "{:.3f}"),
     ("translation_from_klt_deg", "transl. deg", "{:.2f}"),
