@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from d2_ros.camera import Camera
     from d2_ros.config import Config
-    from d2_ros.features.batch import BatchResult
     from d2_ros.records import FrameResult
 
 
@@ -24,18 +23,4 @@ class Processor(Protocol):
 
     def reset(self) -> None:
         """Drop the keyframe window."""
-        ...
-
-
-class BatchProcessor(Processor, Protocol):
-    """The same where the network may have run on the frame in a batch."""
-
-    def process(
-        self,
-        image: NDArray[Any],
-        stamp: int,
-        camera: Camera | None = None,
-        batched: BatchResult | None = None,
-    ) -> FrameResult:
-        """Process one frame."""
         ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +13,11 @@ from d2_ros.evaluation.raw import Cameras, Images, RawMatches, raw_matches
 from d2_ros.evaluation.stages import PEERS, as_published, stage_points
 from d2_ros.evaluation.tracking import Figures
 from d2_ros.features.batch import BatchResult
-from d2_ros.features.extractor import Extractor
+from d2_ros.frontend import FrontEnd
 from d2_ros.matching.verification import verify
-from d2_ros.processor import BatchProcessor
 
 STAMPS = (1_000_000_000, 2_000_000_000)
 """Two images count as frames that are one second apart, ns."""
-
-
-class Matcher(BatchProcessor, Protocol):
-    """The part of :class:`d2_ros.frontend.FrontEnd` that matches two images."""
-
-    extractor: Extractor
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ MATCH_SETS = tuple(field.name for field in fields(MatchSets))
 
 
 def match_images(
-    frontend: Matcher, images: Images, cameras: Cameras = (None, None)
+    frontend: FrontEnd, images: Images, cameras: Cameras = (None, None)
 ) -> dict[str, MatchSets]:
     """Matches of two images by every stage and every peer, on all match sets.
 

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.config import Config
-from d2_ros.evaluation.match_sets import Matcher, MatchSets, match_images, select, verified
+from d2_ros.evaluation.match_sets import MatchSets, match_images, select, verified
 from d2_ros.evaluation.peers import flow, gray8
 from d2_ros.evaluation.raw import Cameras, Images
 from d2_ros.evaluation.tables import Column, Tables
+from d2_ros.frontend import FrontEnd
 
 KLT_POINTS, KLT_QUALITY, KLT_SPACING = 1000, 0.01, 10.0
 """Corners of the first image: most of them, least quality, least distance (px)."""
@@ -25,7 +26,7 @@ Truth = Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.bo
 
 
 def match_with_klt(
-    frontend: Matcher, images: Images, cameras: Cameras = (None, None)
+    frontend: FrontEnd, images: Images, cameras: Cameras = (None, None)
 ) -> dict[str, MatchSets]:
     """Matches of two images by every stage and every peer, KLT among them, on all match sets."""
     klt = klt_matches(images, cameras, frontend.config)

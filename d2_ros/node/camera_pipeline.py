@@ -19,12 +19,12 @@ from d2_ros.camera import Camera, HeldCamera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features.batch import BatchResult
+from d2_ros.frontend import FrontEnd
 from d2_ros.node.calibration import Calibration
-from d2_ros.node.device import DeviceError
+from d2_ros.node.device import DeviceError, SharedDevice
 from d2_ros.node.messages import read_image, stamp_of
 from d2_ros.node.outputs import Outputs
 from d2_ros.node.status import CameraStatus, FrameTimes
-from d2_ros.processor import BatchProcessor
 from d2_ros.records import FrameResult
 from d2_ros.timing import CLOCK_JUMP
 
@@ -58,7 +58,7 @@ class CameraPipeline:
     ----------
     name
         The camera's name.
-    frontend, outputs, calibration, status, logger
+    frontend, device, outputs, calibration, status, logger
         What the pipeline works with.
     now
         Gives the node's time, integer nanoseconds.
@@ -67,7 +67,8 @@ class CameraPipeline:
     def __init__(
         self,
         name: str,
-        frontend: BatchProcessor,
+        frontend: FrontEnd,
+        device: SharedDevice,
         outputs: Outputs,
         calibration: Calibration,
         status: CameraStatus,
@@ -79,6 +80,7 @@ class CameraPipeline:
         self.calibration = calibration
         self.status = status
         self._frontend = frontend
+        self._device = device
         self._logger = logger
         self._now = now
         self._held = HeldCamera()
@@ -135,7 +137,9 @@ class CameraPipeline:
             self.status.count("stopped")
             return None
         with self._faults_counted("refused", cancelled):
-            return self._frontend.process(frame.image, frame.stamp, frame.camera, batched)
+            return self._device.process(
+                self._frontend, frame.image, frame.stamp, frame.camera, batched
+            )
         return None
 
     def publish(
