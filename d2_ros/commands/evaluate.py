@@ -77,8 +77,8 @@ def sequence(
     from d2_ros.evaluation.sequences import run_sequence, sequence_figures
     from d2_ros.evaluation.tables import (
         ABLATION_COLUMNS,
-        AGREEMENT_COLUMNS,
         PAIR_COLUMNS,
+        REFERENCE_POSE_COLUMNS,
         TRACK_COLUMNS,
     )
     from d2_ros.frontend import FrontEnd
@@ -105,7 +105,7 @@ def sequence(
     figures, whole = sequence_figures(outcome, opened, poses, start)
     titles = {
         "Pairs of frames": PAIR_COLUMNS,
-        "Pairs of frames: poses against klt's": AGREEMENT_COLUMNS,
+        "Pairs of frames: poses against klt's": REFERENCE_POSE_COLUMNS,
         "Tracks": TRACK_COLUMNS,
     }
     if recorder and isinstance(opened, Synthetic):
@@ -138,13 +138,13 @@ def homographies(
     import numpy as np
 
     from d2_ros.evaluation.curves import cumulative
-    from d2_ros.evaluation.footings import match_images
     from d2_ros.evaluation.homographies import (
         find_pairs,
         homography_figures,
         judge_homography,
         load_pair,
     )
+    from d2_ros.evaluation.match_sets import match_images
     from d2_ros.evaluation.pairs import flatten
     from d2_ros.evaluation.tables import HOMOGRAPHY_TABLES
     from d2_ros.frontend import FrontEnd
@@ -197,9 +197,9 @@ def pairs(
 ) -> None:
     """Judge poses from pairs of images with known calibration and relative pose."""
     from d2_ros.evaluation.curves import pose_curve
-    from d2_ros.evaluation.footings import match_images
+    from d2_ros.evaluation.match_sets import match_images
     from d2_ros.evaluation.pairfile import check_images, load_views, read_pairs, write_pairs
-    from d2_ros.evaluation.pairs import flatten, footing_figures, judge_footings
+    from d2_ros.evaluation.pairs import flatten, judge_match_sets, match_set_figures
     from d2_ros.evaluation.tables import PAIR_TABLES
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
@@ -223,10 +223,10 @@ def pairs(
         views = load_views(pair)
         matches = match_images(frontend, views.images, views.cameras)
         truth = (views.cameras, views.T_second_first, config.matching)
-        return {name: judge_footings(points, *truth) for name, points in matches.items()}
+        return {name: judge_match_sets(points, *truth) for name, points in matches.items()}
 
     results, damage = _judge_each(found, judge)
-    figures = {name: footing_figures(judged) for name, judged in results.items()}
+    figures = {name: match_set_figures(judged) for name, judged in results.items()}
     everything = {"source": source, **flatten(figures)}
     verified = {name: [result["verified"] for result in judged] for name, judged in results.items()}
     plots = {"Pose errors": pose_curve(verified)}
@@ -245,7 +245,7 @@ def stereo(
     import numpy as np
 
     from d2_ros.evaluation.curves import cumulative
-    from d2_ros.evaluation.footings import match_images
+    from d2_ros.evaluation.match_sets import match_images
     from d2_ros.evaluation.pairs import flatten
     from d2_ros.evaluation.stereo import judge_stereo, motorcycle, stereo_figures
     from d2_ros.evaluation.tables import STEREO_TABLES

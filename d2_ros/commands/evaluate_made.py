@@ -49,7 +49,6 @@ def illumination(
     from collections import defaultdict
 
     from d2_ros.evaluation.curves import group_curve
-    from d2_ros.evaluation.footings import prefixed
     from d2_ros.evaluation.homographies import homography_figures
     from d2_ros.evaluation.illumination import (
         PHOTOGRAPHS,
@@ -58,6 +57,7 @@ def illumination(
         illumination_pairs,
         seen_by,
     )
+    from d2_ros.evaluation.match_sets import prefixed
     from d2_ros.evaluation.pairs import flatten
     from d2_ros.evaluation.seen import judge_seen, match_with_klt, seen_tables, share_seen
     from d2_ros.frontend import FrontEnd
@@ -97,8 +97,8 @@ def illumination(
         for kind, steps in STRENGTHS.items()
     }
     plots = {
-        f"Right {footing} matches": group_curve(figures, series, f"{prefix}correct_3px", label)
-        for footing, prefix, label in (
+        f"Right {match_set} matches": group_curve(figures, series, f"{prefix}correct_3px", label)
+        for match_set, prefix, label in (
             ("raw", "", "raw matches within 3 px"),
             ("verified", "verified_", "verified matches within 3 px"),
         )
@@ -124,7 +124,6 @@ def gaps(
     from collections import defaultdict
 
     from d2_ros.evaluation.curves import group_curve
-    from d2_ros.evaluation.footings import prefixed
     from d2_ros.evaluation.gaps import (
         GAPS,
         gap_figures,
@@ -134,6 +133,7 @@ def gaps(
         possible_gaps,
         truth_between,
     )
+    from d2_ros.evaluation.match_sets import prefixed
     from d2_ros.evaluation.pairs import flatten
     from d2_ros.evaluation.seen import match_with_klt, seen_tables, share_seen
     from d2_ros.frontend import FrontEnd
@@ -169,8 +169,8 @@ def gaps(
     headings = {f"gap{gap}": str(gap) for gap in used}
     series = {"frames apart": [(f"gap{gap}", str(gap)) for gap in used]}
     plots = {
-        f"Right {footing} matches": group_curve(figures, series, f"{prefix}correct_3px", label)
-        for footing, prefix, label in (
+        f"Right {match_set} matches": group_curve(figures, series, f"{prefix}correct_3px", label)
+        for match_set, prefix, label in (
             ("raw", "", "raw matches within 3 px"),
             ("verified", "verified_", "verified matches within 3 px"),
         )

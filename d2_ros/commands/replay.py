@@ -32,27 +32,13 @@ from d2_ros.timing import CLOCK_JUMP
 if TYPE_CHECKING:
     from typing import Any
 
-    from numpy.typing import NDArray
-
-    from d2_ros.camera import Camera
     from d2_ros.config import OutputConfig
+    from d2_ros.processor import Processor
     from d2_ros.records import FrameResult
     from d2_ros.sources import Frame
 
 NAMESPACE = "/d2_frontend/camera/"
 CAMERA_INFO_TOPIC = "/camera/camera_info"
-
-
-class Processor(Protocol):
-    """The part of :class:`d2_ros.frontend.FrontEnd` that a replay uses."""
-
-    def process(self, image: NDArray[Any], stamp: int, camera: Camera | None) -> FrameResult:
-        """Process one frame."""
-        ...
-
-    def reset(self) -> None:
-        """Drop the keyframe window."""
-        ...
 
 
 class Sink(Protocol):

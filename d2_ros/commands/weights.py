@@ -138,22 +138,22 @@ def export_weights(
 
         output_file(out, name)
         content = to_onnx(network, fixed)
-        agreement = check_onnx(network, content, checked)
+        comparison = check_onnx(network, content, checked)
         write_file(out, content)
     else:
         output_folder(out, name, calibrate)
         export_openvino(network, out, fixed, images if int8 else None)
-        agreement = check_openvino(network, out, checked)
+        comparison = check_openvino(network, out, checked)
     figures: dict[str, float | int | str] = {"out": str(out), "images": len(checked)}
     typer.echo(f"{out}: against torch in fp32, on {len(checked)} images,")
     typer.echo(
-        f"  worst response error {agreement.worst_error:.2g} of the largest response "
-        f"({agreement.relative_error:.2g} over all), strongest channel the same in "
-        f"{agreement.same_channel:.1%} of the cells, {agreement.same_keypoints:.1%} of "
-        f"{agreement.keypoints} keypoints equal within a pixel"
+        f"  worst response error {comparison.worst_error:.2g} of the largest response "
+        f"({comparison.relative_error:.2g} over all), strongest channel the same in "
+        f"{comparison.same_channel:.1%} of the cells, {comparison.same_keypoints:.1%} of "
+        f"{comparison.keypoints} keypoints equal within a pixel"
     )
     if json:
-        write_json(json, figures | asdict(agreement))
+        write_json(json, figures | asdict(comparison))
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:

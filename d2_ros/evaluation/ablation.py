@@ -20,8 +20,8 @@ from d2_ros.config import Config
 from d2_ros.evaluation.accuracy import GroundTruth, true_places
 from d2_ros.evaluation.graphs import WindowGraph, record, two_view
 from d2_ros.evaluation.paper import refine_as_published
-from d2_ros.evaluation.stages import Processor
 from d2_ros.evaluation.tracking import Figures
+from d2_ros.processor import Processor
 from d2_ros.records import FrameResult
 from d2_ros.tracks.keyframe import Keyframe
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from d2_ros.config import MatchingConfig
 from d2_ros.errors import D2RosError
-from d2_ros.evaluation.footings import Footings
 from d2_ros.evaluation.geometry import relative
 from d2_ros.evaluation.homographies import homography_figures
+from d2_ros.evaluation.match_sets import MatchSets
 from d2_ros.evaluation.pairs import PairResult, judge_matches, pair_figures
 from d2_ros.evaluation.seen import Truth, judge_seen
 from d2_ros.evaluation.tables import Column, Tables
@@ -25,12 +25,12 @@ GAPS = (10, 20, 40, 60)
 
 @dataclass(frozen=True)
 class GapResult:
-    """One method on one pair: errors at exact true places on every footing, and the pose.
+    """One method on one pair: errors at exact true places in every match set, and the pose.
 
     Attributes
     ----------
     errors
-        Footing -> errors of matches at places seen in both frames, px.
+        Match set -> errors of matches at places seen in both frames, px.
     pose
         Of the verified matches.
     """
@@ -67,7 +67,7 @@ def truth_between(source: Synthetic, first: int, second: int) -> Truth:
 
 
 def judge_gap(
-    found: Footings, source: Synthetic, pair: tuple[int, int], matching: MatchingConfig
+    found: MatchSets, source: Synthetic, pair: tuple[int, int], matching: MatchingConfig
 ) -> GapResult:
     """Judge a method's matches of a pair of frames by the exact places and the exact pose."""
     poses = source.poses()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.errors import D2RosError
-from d2_ros.evaluation.footings import FOOTINGS, Footings, prefixed
+from d2_ros.evaluation.match_sets import MATCH_SETS, MatchSets, prefixed
 from d2_ros.evaluation.peers import Points
 from d2_ros.evaluation.raw import Images
 from d2_ros.evaluation.tracking import Figures
@@ -139,9 +139,9 @@ def homography_errors(points: Points, homography: NDArray[np.float64]) -> NDArra
 
 
 def judge_homography(
-    found: Footings, homography: NDArray[np.float64]
+    found: MatchSets, homography: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Errors of a method's matches on every footing, px."""
+    """Errors of a method's matches in every match set, px."""
     return {name: homography_errors(points, homography) for name, points in vars(found).items()}
 
 
@@ -151,7 +151,7 @@ def homography_figures(results: Sequence[Mapping[str, NDArray[np.float64]]]) -> 
     Parameters
     ----------
     results
-        Of each pair, its errors on every footing.
+        Of each pair, its errors in every match set.
 
     Returns
     -------
@@ -161,12 +161,14 @@ def homography_figures(results: Sequence[Mapping[str, NDArray[np.float64]]]) -> 
         Of the raw matches: share with an error of at most T px (mean over pairs, a pair without
         matches counts as 0), mean number, mean numbers of right ones.
     verified_*, published_*, guided_*
-        The same of the other footings.
+        The same of the other match sets.
     """
-    of = {footing: _figures([result[footing] for result in results]) for footing in FOOTINGS}
+    of = {
+        match_set: _figures([result[match_set] for result in results]) for match_set in MATCH_SETS
+    }
     figures: Figures = {"pairs": len(results), **of.pop("raw")}
-    for footing, named in of.items():
-        figures |= prefixed(footing, named)
+    for match_set, named in of.items():
+        figures |= prefixed(match_set, named)
     return figures
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import MatchingConfig
-from d2_ros.evaluation.footings import FOOTINGS, Footings, prefixed, verified
 from d2_ros.evaluation.geometry import epipolar_errors, estimate_pose, pose_auc, pose_errors
+from d2_ros.evaluation.match_sets import MATCH_SETS, MatchSets, prefixed, verified
 from d2_ros.evaluation.peers import Points
 from d2_ros.evaluation.tracking import Figures
 
@@ -77,21 +77,21 @@ def judge_matches(
     return PairResult(epipolar_errors(*points, cameras, T_second_first), *errors, pose)
 
 
-def judge_footings(
-    found: Footings,
+def judge_match_sets(
+    found: MatchSets,
     cameras: tuple[Camera, Camera],
     T_second_first: NDArray[np.float64],
     matching: MatchingConfig,
 ) -> dict[str, PairResult]:
-    """Judge a method's matches on every footing; arguments as in :func:`judge_pair`."""
+    """Judge a method's matches in every match set; arguments as in :func:`judge_pair`."""
     return {
-        footing: judge_matches(points, cameras, T_second_first, matching.max_error)
-        for footing, points in vars(found).items()
+        match_set: judge_matches(points, cameras, T_second_first, matching.max_error)
+        for match_set, points in vars(found).items()
     }
 
 
-def footing_figures(results: Sequence[Mapping[str, PairResult]]) -> Figures:
-    """Sum up the pairs of one method on every footing.
+def match_set_figures(results: Sequence[Mapping[str, PairResult]]) -> Figures:
+    """Sum up the pairs of one method in every match set.
 
     Returns
     -------
@@ -99,13 +99,13 @@ def footing_figures(results: Sequence[Mapping[str, PairResult]]) -> Figures:
     published ones (``published_matches`` is their number); ``raw_*`` and ``guided_*``: matches,
     correct_1px and correct_3px (means per pair), share_below_1px and share_below_3px.
     """
-    of = {footing: [result[footing] for result in results] for footing in FOOTINGS}
+    of = {match_set: [result[match_set] for result in results] for match_set in MATCH_SETS}
     figures = pair_figures(of["verified"])
     published = pair_figures(of["published"])
     published["matches"] = published.pop("inlier_matches")
     figures |= prefixed("published", published)
-    for footing in ("raw", "guided"):
-        figures |= prefixed(footing, _right(of[footing]))
+    for match_set in ("raw", "guided"):
+        figures |= prefixed(match_set, _right(of[match_set]))
     return figures
 
 
@@ -151,7 +151,7 @@ def _right(results: Sequence[PairResult]) -> Figures:
     return figures
 
 
-def agreement_figures(results: Sequence[PairResult], others: Sequence[PairResult]) -> Figures:
+def reference_pose_figures(results: Sequence[PairResult], others: Sequence[PairResult]) -> Figures:
     """How far a method's poses are from another's on the same pairs.
 
     Two methods that agree with each other and not with the truth have found its error.

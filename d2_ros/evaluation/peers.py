@@ -136,7 +136,7 @@ class Chain:
 
 @dataclass
 class Klt:
-    """goodFeaturesToTrack and pyramidal Lucas-Kanade with a way back, as in VINS-Fusion.
+    """Corners, and pyramidal Lucas-Kanade with a forward-backward check, as in VINS-Fusion.
 
     Attributes
     ----------

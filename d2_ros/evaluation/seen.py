@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.config import Config
-from d2_ros.evaluation.footings import Footings, Matcher, match_images, select, verified
+from d2_ros.evaluation.match_sets import MatchSets, match_images, select, verified
 from d2_ros.evaluation.peers import flow, gray8
 from d2_ros.evaluation.raw import Cameras, Images
 from d2_ros.evaluation.tables import Column, Tables
+from d2_ros.frontend import FrontEnd
 
 KLT_POINTS, KLT_QUALITY, KLT_SPACING = 1000, 0.01, 10.0
 """Corners of the first image: most of them, least quality, least distance (px)."""
@@ -25,17 +26,18 @@ Truth = Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.bo
 
 
 def match_with_klt(
-    frontend: Matcher, images: Images, cameras: Cameras = (None, None)
-) -> dict[str, Footings]:
-    """Matches of two images by every stage and every peer, KLT among them, on all footings."""
+    frontend: FrontEnd, images: Images, cameras: Cameras = (None, None)
+) -> dict[str, MatchSets]:
+    """Matches of two images by every stage and every peer, KLT among them, on all match sets."""
     klt = klt_matches(images, cameras, frontend.config)
     return {**match_images(frontend, images, cameras), "klt": klt}
 
 
-def klt_matches(images: Images, cameras: Cameras, config: Config) -> Footings:
+def klt_matches(images: Images, cameras: Cameras, config: Config) -> MatchSets:
     """Follow corners of the first image into the second, each from the same place.
 
-    The pyramid alone has to bridge the motion. Raw are all corners that found their way back.
+    The pyramid alone has to bridge the motion. Raw are all corners that pass the
+    forward-backward check.
     """
     before, after = (gray8(image) for image in images)
     corners = cv2.goodFeaturesToTrack(before, KLT_POINTS, KLT_QUALITY, KLT_SPACING)
@@ -46,19 +48,19 @@ def klt_matches(images: Images, cameras: Cameras, config: Config) -> Footings:
         there, found = flow(before, after, first)
         points = (first[found], there[found])
     kept = verified(points, cameras, config.matching)
-    return Footings(points, kept, kept, select(points, np.zeros(len(points[0]), bool)))
+    return MatchSets(points, kept, kept, select(points, np.zeros(len(points[0]), bool)))
 
 
-def judge_seen(found: Footings, truth: Truth) -> dict[str, NDArray[np.float64]]:
-    """Errors of a method's matches on every footing, px.
+def judge_seen(found: MatchSets, truth: Truth) -> dict[str, NDArray[np.float64]]:
+    """Errors of a method's matches in every match set, px.
 
     A match from a place that the second image does not show has no truth and is left out, by
     every method alike.
     """
     errors = {}
-    for footing, (first, second) in vars(found).items():
+    for match_set, (first, second) in vars(found).items():
         true, seen = truth(first)
-        errors[footing] = np.linalg.norm(true[seen] - second[seen], axis=1)
+        errors[match_set] = np.linalg.norm(true[seen] - second[seen], axis=1)
     return errors
 
 

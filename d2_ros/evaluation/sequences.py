@@ -18,9 +18,9 @@ from d2_ros.evaluation.geometry import relative
 from d2_ros.evaluation.pairs import (
     MIN_BASELINE,
     PairResult,
-    agreement_figures,
     judge_pair,
     pair_figures,
+    reference_pose_figures,
 )
 from d2_ros.evaluation.peers import (
     Chain,
@@ -32,7 +32,7 @@ from d2_ros.evaluation.peers import (
     join,
     mutual_nearest,
 )
-from d2_ros.evaluation.stages import PEERS, STAGES, Processor, stage_points
+from d2_ros.evaluation.stages import PEERS, STAGES, stage_points
 from d2_ros.evaluation.static_camera import CommonMotion, figures_without_motion, static_camera_chi2
 from d2_ros.evaluation.tracking import (
     Figures,
@@ -42,6 +42,7 @@ from d2_ros.evaluation.tracking import (
     track_figures,
 )
 from d2_ros.matching.verification import verify
+from d2_ros.processor import Processor
 from d2_ros.records import FrameResult, columns
 from d2_ros.sources.base import Frame, Source
 
@@ -247,7 +248,7 @@ def sequence_figures(
         pairs = outcome.pairs[name]
         figures[name] = {**pair_figures(pairs), **track_figures(tracks, outcome.size)}
         if name != REFERENCE:
-            figures[name] |= agreement_figures(pairs, outcome.pairs[REFERENCE])
+            figures[name] |= reference_pose_figures(pairs, outcome.pairs[REFERENCE])
         if static:
             figures[name] |= static_camera_figures(tracks)
         if outcome.motion is not None:

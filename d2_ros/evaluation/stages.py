@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.camera import Camera
-from d2_ros.config import Config
 from d2_ros.evaluation.peers import Points, Sparse, join, orb, root_sift
 from d2_ros.records import FrameResult, columns, split_stamp
 
@@ -17,20 +14,6 @@ STAGES = ("d2", "d2_detected", "d2_published")
 
 PUBLISHED_OFFSET = 2.0
 """px of the network's image: D2-Net puts the cell that lies at 4 i + 3.5 at 4 i + 1.5."""
-
-
-class Processor(Protocol):
-    """The part of :class:`d2_ros.frontend.FrontEnd` that is evaluated."""
-
-    config: Config
-
-    def process(self, image: NDArray[Any], stamp: int, camera: Camera | None = None) -> FrameResult:
-        """Process one frame."""
-        ...
-
-    def reset(self) -> None:
-        """Drop the keyframe window."""
-        ...
 
 
 def as_published(

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.errors import D2RosError
-from d2_ros.evaluation.footings import FOOTINGS, Footings, prefixed
 from d2_ros.evaluation.homographies import accuracy
+from d2_ros.evaluation.match_sets import MATCH_SETS, MatchSets, prefixed
 from d2_ros.evaluation.peers import Points
 from d2_ros.evaluation.tracking import Figures
 
@@ -89,24 +89,26 @@ def stereo_errors(points: Points, disparity: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(np.linalg.norm(true - right, axis=1)[known])
 
 
-def judge_stereo(found: Footings, disparity: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Errors of a method's matches on every footing, px."""
+def judge_stereo(
+    found: MatchSets, disparity: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Errors of a method's matches in every match set, px."""
     return {name: stereo_errors(points, disparity) for name, points in vars(found).items()}
 
 
 def stereo_figures(errors: Mapping[str, NDArray[np.float64]]) -> Figures:
-    """Sum up a method's errors on every footing.
+    """Sum up a method's errors in every match set.
 
     Returns
     -------
     Of the raw matches: matches (with a truth), share and number (``within_*``) within 0.5, 1 and
     3 px, median error of those within 3; ``verified_*``, ``published_*``, ``guided_*``: the same
-    of the other footings.
+    of the other match sets.
     """
-    of = {footing: _figures(errors[footing]) for footing in FOOTINGS}
+    of = {match_set: _figures(errors[match_set]) for match_set in MATCH_SETS}
     figures = of.pop("raw")
-    for footing, named in of.items():
-        figures |= prefixed(footing, named)
+    for match_set, named in of.items():
+        figures |= prefixed(match_set, named)
     return figures
 
 

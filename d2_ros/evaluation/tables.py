@@ -27,7 +27,7 @@ PAIR_COLUMNS: tuple[Column, ...] = (
     ("rotation_error_deg", "rot. deg", "{:.3f}"),
     ("translation_error_deg", "transl. deg", "{:.2f}"),
 )
-AGREEMENT_COLUMNS: tuple[Column, ...] = (
+REFERENCE_POSE_COLUMNS: tuple[Column, ...] = (
     ("auc_5deg_from_klt", "AUC 5 deg", "{:.3f}"),
     ("rotation_from_klt_deg", "rot. deg", "{:.3f}"),
     ("translation_from_klt_deg", "transl. deg", "{:.2f}"),
@@ -59,14 +59,14 @@ PUBLISHED_COLUMNS: tuple[Column, ...] = tuple(
 
 
 def _numbers(raw: str, verified: str, matches: str, right: str) -> tuple[Column, ...]:
-    """Number of matches and of right ones on every footing, from the names of the figures."""
-    footings = {"raw": raw, "verified": verified, "published": "published_", "guided": "guided_"}
+    """Number of matches and of right ones in every match set, from the names of the figures."""
+    match_sets = {"raw": raw, "verified": verified, "published": "published_", "guided": "guided_"}
     columns: list[Column] = []
-    for footing, prefix in footings.items():
-        number = matches if footing == "verified" else "matches"
-        columns.append((f"{prefix}{number}", footing, "{:.0f}"))
+    for match_set, prefix in match_sets.items():
+        number = matches if match_set == "verified" else "matches"
+        columns.append((f"{prefix}{number}", match_set, "{:.0f}"))
         columns += [
-            (f"{prefix}{right}_{limit}px", f"{footing} {limit} px", "{:.0f}") for limit in (1, 3)
+            (f"{prefix}{right}_{limit}px", f"{match_set} {limit} px", "{:.0f}") for limit in (1, 3)
         ]
     return tuple(columns)
 

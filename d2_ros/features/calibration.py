@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.errors import D2RosError
+from d2_ros.errors import optional_import
 from d2_ros.features.images import prepare
 
 LONG_EDGE = 480
@@ -33,13 +33,11 @@ def photographs() -> list[NDArray[np.float32]]:
     D2RosError
         If scikit-image is not installed.
     """
-    try:
+    with optional_import(
+        "int8 is calibrated on scikit-image's photographs; install it with "
+        "`pip install scikit-image`"
+    ):
         import skimage.data
-    except ImportError:
-        raise D2RosError(
-            "int8 is calibrated on scikit-image's photographs; install it with "
-            "`pip install scikit-image`"
-        ) from None
     images = (np.asarray(getattr(skimage.data, name)()) for name in NAMES)
     return batches(image if image.ndim == 2 else image[..., 2::-1] for image in images)
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from d2_ros.features.agreement import Agreement, compare
+from d2_ros.features.comparison import Comparison, compare
 from d2_ros.features.runtime import TorchRuntime, to_host
 
 
@@ -42,7 +42,7 @@ def export_openvino(
     save(quantise(model, calibration) if calibration is not None else model, folder)
 
 
-def check_openvino(network: nn.Module, folder: Path, images: Sequence[Tensor]) -> Agreement:
+def check_openvino(network: nn.Module, folder: Path, images: Sequence[Tensor]) -> Comparison:
     """Hold the written files against torch; images as :func:`compare` takes them."""
     from d2_ros.features.openvino_runtime import compile_model
 
@@ -54,7 +54,7 @@ def check_openvino(network: nn.Module, folder: Path, images: Sequence[Tensor]) -
     return compare(TorchRuntime(network, torch.float32).respond, respond, images)
 
 
-def check_onnx(network: nn.Module, content: bytes, images: Sequence[Tensor]) -> Agreement:
+def check_onnx(network: nn.Module, content: bytes, images: Sequence[Tensor]) -> Comparison:
     """Hold an ONNX file against torch, on the CPU; images as :func:`compare` takes them.
 
     Raises

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d2_ros.errors import D2RosError
+from d2_ros.errors import D2RosError, optional_import
 from d2_ros.features.runtime import Portable, to_host
 
 MISSING = (
@@ -88,10 +88,8 @@ def to_onnx(network: nn.Module, size: tuple[int, int] | None = None) -> bytes:
     axes = {"images": {0: "batch", 1: "height", 2: "width"}}
     axes["response"] = {0: "batch", 1: "rows", 2: "columns"}
     content = BytesIO()
-    try:
+    with optional_import(MISSING):
         import onnx  # noqa: F401  torch needs it and would say so less plainly
-    except ImportError:
-        raise D2RosError(MISSING) from None
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch, which calls tracing old
         torch.onnx.export(
@@ -108,8 +106,6 @@ def to_onnx(network: nn.Module, size: tuple[int, int] | None = None) -> bytes:
 
 
 def _onnxruntime() -> Any:
-    try:
+    with optional_import(MISSING):
         import onnxruntime
-    except ImportError:
-        raise D2RosError(MISSING) from None
     return onnxruntime

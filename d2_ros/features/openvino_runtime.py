@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from d2_ros.errors import D2RosError
+from d2_ros.errors import D2RosError, optional_import
 from d2_ros.features.calibration import photographs
 from d2_ros.features.runtime import Portable, to_host
 from d2_ros.user_folders import user_folder
@@ -97,10 +97,8 @@ def quantise(model: Any, images: Sequence[NDArray[np.float32]]) -> Any:
     D2RosError
         If NNCF is not installed.
     """
-    try:
+    with optional_import(MISSING):
         import nncf
-    except ImportError:
-        raise D2RosError(MISSING) from None
     nncf.set_log_level(30)  # warnings
     return nncf.quantize(model, nncf.Dataset(list(images)), subset_size=len(images))
 
@@ -169,8 +167,6 @@ def _fingerprint(network: nn.Module, version: str) -> str:
 
 
 def _openvino() -> Any:
-    try:
+    with optional_import(MISSING):
         import openvino
-    except ImportError:
-        raise D2RosError(MISSING) from None
     return openvino

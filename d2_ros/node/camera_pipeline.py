@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,9 @@ from d2_ros.camera import Camera, HeldCamera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features.batch import BatchResult
+from d2_ros.frontend import FrontEnd
 from d2_ros.node.calibration import Calibration
-from d2_ros.node.device import DeviceError
+from d2_ros.node.device import DeviceError, SharedDevice
 from d2_ros.node.messages import read_image, stamp_of
 from d2_ros.node.outputs import Outputs
 from d2_ros.node.status import CameraStatus, FrameTimes
@@ -29,26 +30,6 @@ from d2_ros.timing import CLOCK_JUMP
 
 CALIBRATION_PATIENCE = 2.0
 """Seconds the first image waits for a camera_info that comes a little later."""
-
-
-class Processor(Protocol):
-    """The part of :class:`d2_ros.frontend.FrontEnd` that a pipeline uses."""
-
-    config: Config
-
-    def process(
-        self,
-        image: NDArray[Any],
-        stamp: int,
-        camera: Camera | None = None,
-        batched: BatchResult | None = None,
-    ) -> FrameResult:
-        """Process one frame."""
-        ...
-
-    def reset(self) -> None:
-        """Drop the keyframe window."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +58,7 @@ class CameraPipeline:
     ----------
     name
         The camera's name.
-    frontend, outputs, calibration, status, logger
+    frontend, device, outputs, calibration, status, logger
         What the pipeline works with.
     now
         Gives the node's time, integer nanoseconds.
@@ -86,7 +67,8 @@ class CameraPipeline:
     def __init__(
         self,
         name: str,
-        frontend: Processor,
+        frontend: FrontEnd,
+        device: SharedDevice,
         outputs: Outputs,
         calibration: Calibration,
         status: CameraStatus,
@@ -98,6 +80,7 @@ class CameraPipeline:
         self.calibration = calibration
         self.status = status
         self._frontend = frontend
+        self._device = device
         self._logger = logger
         self._now = now
         self._held = HeldCamera()
@@ -154,7 +137,9 @@ class CameraPipeline:
             self.status.count("stopped")
             return None
         with self._faults_counted("refused", cancelled):
-            return self._frontend.process(frame.image, frame.stamp, frame.camera, batched)
+            return self._device.process(
+                self._frontend, frame.image, frame.stamp, frame.camera, batched
+            )
         return None
 
     def publish(

@@ -74,10 +74,10 @@ class SharedDevice:
             return "0"
         return f"{torch.cuda.memory_reserved(self._extractor.device) / 2**20:.0f}"
 
-    def add_frontend(self, config: Config) -> SafeFrontEnd:
-        """Return a new front-end on this device."""
+    def add_frontend(self, config: Config) -> FrontEnd:
+        """Return a new front-end on this device; its frames go through :meth:`process`."""
         self._frontends.append(FrontEnd(config, self._extractor, self.workers))
-        return SafeFrontEnd(self._frontends[-1], self)
+        return self._frontends[-1]
 
     def respond(self, images: Sequence[NDArray[Any]]) -> list[BatchResult | None]:
         """Run the network over a group's images in one batch; None where that was not possible.
@@ -151,37 +151,6 @@ class SharedDevice:
             frontend.use(self._extractor)
         self.complaint = f"{failure}; going on with the CPU, a few seconds per frame"
         self._logger.error(f"{self.complaint}; configure the node anew to try the device again")
-
-
-class SafeFrontEnd:
-    """A front-end whose frames are processed by way of the shared device."""
-
-    def __init__(self, frontend: FrontEnd, device: SharedDevice) -> None:
-        self._frontend = frontend
-        self._device = device
-
-    @property
-    def config(self) -> Config:
-        """The front-end's parameters."""
-        return self._frontend.config
-
-    @config.setter
-    def config(self, config: Config) -> None:
-        self._frontend.config = config
-
-    def process(
-        self,
-        image: NDArray[Any],
-        stamp: int,
-        camera: Camera | None = None,
-        batched: BatchResult | None = None,
-    ) -> FrameResult:
-        """Process one frame, as :meth:`SharedDevice.process` does."""
-        return self._device.process(self._frontend, image, stamp, camera, batched)
-
-    def reset(self) -> None:
-        """Drop the keyframe window."""
-        self._frontend.reset()
 
 
 def is_device_error(error: BaseException) -> bool:

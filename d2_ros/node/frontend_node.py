@@ -90,6 +90,7 @@ class FrontEndNode(LifecycleNode):
             self._pipelines[camera] = CameraPipeline(
                 camera,
                 self._device.add_frontend(self.config),
+                self._device,
                 Outputs(self, camera, *output_of(camera, self.config)),
                 Calibration(self.config.input.rectified),
                 CameraStatus(camera),

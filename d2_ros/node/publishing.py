@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.context import Context
@@ -40,12 +38,7 @@ class Publishing:
         self._node.trigger_activate()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._outputs.destroy()
         self._node.destroy_node()
         rclpy.try_shutdown(context=self._context)

@@ -6,7 +6,6 @@ import errno
 import os
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from mcap.writer import CompressionType, Writer
@@ -76,12 +75,7 @@ class BagWriter:
     def __enter__(self) -> BagWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(replace=kind is None)
 
     def close(self, replace: bool = True) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.errors import D2RosError
+from d2_ros.errors import D2RosError, optional_import
 from d2_ros.sources.folder import natural_key
 from d2_ros.sources.images import read_image
 from d2_ros.training.pairs import Pair, as_bgr, inside, overlapping
@@ -91,13 +91,9 @@ def read_views(folder: Path, pinhole: bool = False) -> list[View]:
     D2RosError
         If pycolmap is not installed, there is no model, or a camera is refused.
     """
-    try:
+    reading = f"reading the reconstruction {folder} takes pycolmap"
+    with optional_import(f"{reading}; install it with `pip install pycolmap`"):
         import pycolmap
-    except ImportError:
-        raise D2RosError(
-            f"reading the reconstruction {folder} takes pycolmap; install it with "
-            "`pip install pycolmap`"
-        ) from None
     places = [folder / "sparse" / "0", folder / "sparse", folder]
     models = [place for place in places if any(place.glob("images.*"))]
     if not models:

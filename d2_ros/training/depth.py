@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.errors import D2RosError
+from d2_ros.errors import D2RosError, optional_import
 from d2_ros.sources.images import read_image
 from d2_ros.training.colmap import View
 from d2_ros.training.pairs import Pair, as_bgr, grid, inside, overlapping
@@ -122,12 +122,10 @@ def read_depth(path: Path) -> NDArray[np.float32]:
     D2RosError
         If h5py is not installed, or the file or its content is not that.
     """
-    try:
+    with optional_import(
+        f"reading the depth map {path} takes h5py; install it with `pip install h5py`"
+    ):
         import h5py
-    except ImportError:
-        raise D2RosError(
-            f"reading the depth map {path} takes h5py; install it with `pip install h5py`"
-        ) from None
     try:
         with h5py.File(path, "r") as file:
             depth = np.asarray(file["depth"], np.float32)

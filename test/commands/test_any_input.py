@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from d2_ros.cli import main
 from d2_ros.errors import D2RosError
-from d2_ros.evaluation.footings import Footings
+from d2_ros.evaluation.match_sets import MatchSets
 from d2_ros.sources import messages as build
 from d2_ros.sources.writer import BagWriter
 
@@ -146,9 +146,9 @@ def world(
     def matches(frontend: Any, images: Any, cameras: Any = None) -> Any:
         places = np.random.default_rng(1).uniform(0, 20, (30, 2))
         points = (places, places + 1.0)
-        return {"d2": Footings(points, points, points, points)}
+        return {"d2": MatchSets(points, points, points, points)}
 
-    monkeypatch.setattr("d2_ros.evaluation.footings.match_images", matches)
+    monkeypatch.setattr("d2_ros.evaluation.match_sets.match_images", matches)
     monkeypatch.setattr("d2_ros.evaluation.sequences.run_sequence", stop)
     monkeypatch.setattr("d2_ros.features.extractor.Extractor", stop)
     monkeypatch.setattr("d2_ros.commands.demo._write_sequence", stop)

@@ -71,9 +71,9 @@ def test_homographies_with_the_real_front_end(tmp_path, d2_ros, scenes):
         shares = [figures[f"{method}.mma_{limit}px"] for limit in (1, 2, 3, 5, 10)]
         assert shares == sorted(shares)
         assert figures[f"{method}.matches"] > 20
-        for footing in ("", "verified_", "published_", "guided_"):
-            right = [figures[f"{method}.{footing}correct_{limit}px"] for limit in (1, 3)]
-            assert 0 <= right[0] <= right[1] <= figures[f"{method}.{footing}matches"]
+        for match_set in ("", "verified_", "published_", "guided_"):
+            right = [figures[f"{method}.{match_set}correct_{limit}px"] for limit in (1, 3)]
+            assert 0 <= right[0] <= right[1] <= figures[f"{method}.{match_set}matches"]
         assert figures[f"{method}.verified_mma_3px"] > figures[f"{method}.mma_3px"]
     assert figures["d2.mma_1px"] > 3 * figures["d2_published.mma_1px"]
     # Three stages of the same raw matches: none is added, none is left out.

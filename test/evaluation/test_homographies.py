@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2_ros.errors import D2RosError
-from d2_ros.evaluation.footings import Footings
 from d2_ros.evaluation.homographies import (
     accuracy,
     find_pairs,
@@ -19,6 +18,7 @@ from d2_ros.evaluation.homographies import (
     load_pair,
     oriented,
 )
+from d2_ros.evaluation.match_sets import MatchSets
 
 H = np.array([[0.9, 0.1, 12.0], [-0.05, 1.1, 3.0], [1e-4, -2e-4, 1.0]])
 
@@ -37,9 +37,9 @@ def scene(folder: Path, numbers):
     return folder
 
 
-def footings(first, second, kept=slice(None), published=0, guided=0):
+def match_sets(first, second, kept=slice(None), published=0, guided=0):
     """Matches of which `kept` is verified, and the first so many published and guided."""
-    return Footings(
+    return MatchSets(
         (first, second),
         (first[kept], second[kept]),
         (first[:published], second[:published]),
@@ -95,7 +95,7 @@ def test_a_homography_of_negative_sign_is_turned_when_it_is_loaded(tmp_path):
         load_pair(find_pairs(folder)[0])
 
 
-def test_figures_are_means_over_pairs_of_every_footing():
+def test_figures_are_means_over_pairs_of_every_match_set():
     exact = np.random.default_rng(0).uniform(20, 300, (40, 2))
     wrong = mapped(exact[:20])
     wrong[:10] += [0.0, 2.5]
@@ -103,9 +103,9 @@ def test_figures_are_means_over_pairs_of_every_footing():
     results = [
         judge_homography(found, H)
         for found in (
-            footings(exact, mapped(exact), published=12, guided=6),
-            footings(exact[:20], wrong, kept=slice(5, None), published=12, guided=3),
-            footings(none, none),
+            match_sets(exact, mapped(exact), published=12, guided=6),
+            match_sets(exact[:20], wrong, kept=slice(5, None), published=12, guided=3),
+            match_sets(none, none),
         )
     ]
     figures = homography_figures(results)

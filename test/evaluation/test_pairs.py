@@ -9,7 +9,6 @@ from scipy.spatial.transform import Rotation
 from d2_ros.camera import Camera
 from d2_ros.config import MatchingConfig
 from d2_ros.errors import D2RosError
-from d2_ros.evaluation.footings import Footings, select, verified
 from d2_ros.evaluation.geometry import (
     epipolar_errors,
     estimate_pose,
@@ -17,15 +16,16 @@ from d2_ros.evaluation.geometry import (
     pose_errors,
     relative,
 )
+from d2_ros.evaluation.match_sets import MatchSets, select, verified
 from d2_ros.evaluation.pairfile import check_images, load_views, read_pairs, write_pairs
 from d2_ros.evaluation.pairs import (
     PairResult,
-    agreement_figures,
     flatten,
-    footing_figures,
-    judge_footings,
+    judge_match_sets,
     judge_pair,
+    match_set_figures,
     pair_figures,
+    reference_pose_figures,
 )
 from d2_ros.sources.synthetic import open_synthetic
 
@@ -143,16 +143,16 @@ def test_figures_pool_matches_and_count_failures():
     assert pair_figures([]) == {}
 
 
-def test_every_footing_is_judged_by_what_is_on_it():
+def test_every_match_set_is_judged_by_what_is_in_it():
     """Of 200 exact matches 60 are wrong: raw ones all count, verified ones are the exact ones."""
     first, second = views()
     second[:60] = np.random.default_rng(1).uniform([0, 0], [640, 480], (60, 2))
     points, cameras = (first, second), (CAMERA, CAMERA)
     kept = verified(points, cameras, MatchingConfig())
     some = np.arange(200) >= 190
-    found = Footings(points, kept, select(points, some), select(points, ~some & (first[:, 0] < 0)))
-    judged = judge_footings(found, cameras, MOTION, MatchingConfig())
-    figures = footing_figures([judged])
+    found = MatchSets(points, kept, select(points, some), select(points, ~some & (first[:, 0] < 0)))
+    judged = judge_match_sets(found, cameras, MOTION, MatchingConfig())
+    figures = match_set_figures([judged])
     assert figures["raw_matches"] == 200
     assert 140 <= figures["raw_correct_1px"] <= 145  # a wrong one may lie near its line
     assert figures["raw_share_below_1px"] == pytest.approx(figures["raw_correct_1px"] / 200)
@@ -296,19 +296,19 @@ def turned(degrees, along):
     return pose
 
 
-def test_agreement_is_between_poses_whatever_the_truth_says():
+def test_reference_pose_figures_are_between_poses_whatever_the_truth_says():
     def result(pose):
         return PairResult(np.array([9.0]), 90.0, 90.0, pose)
 
     ours = [result(turned(10.0, 0.0)), result(turned(20.0, 0.0)), result(turned(30.0, 0.0))]
     theirs = [result(turned(10.5, 1.0)), result(turned(20.5, 1.0)), result(turned(30.5, 1.0))]
-    figures = agreement_figures(ours, theirs)
+    figures = reference_pose_figures(ours, theirs)
     assert figures["rotation_from_klt_deg"] == pytest.approx(0.5)
     assert figures["translation_from_klt_deg"] == pytest.approx(1.0)
     # All three are off by 1 degree: trapezoids through (0, 0), (1, 1/3), (1, 2/3), (1, 1), (5, 1).
     assert figures["auc_5deg_from_klt"] == pytest.approx((1 / 6 + 4) / 5)
-    assert agreement_figures(ours, ours)["auc_5deg_from_klt"] == pytest.approx(1.0, abs=1e-9)
-    none = agreement_figures(ours, [result(None)] * 3)
+    assert reference_pose_figures(ours, ours)["auc_5deg_from_klt"] == pytest.approx(1.0, abs=1e-9)
+    none = reference_pose_figures(ours, [result(None)] * 3)
     assert none["rotation_from_klt_deg"] == 180
     assert none["auc_5deg_from_klt"] == 0
-    assert agreement_figures([], []) == {}
+    assert reference_pose_figures([], []) == {}

@@ -6,7 +6,6 @@ import pytest
 
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
-from d2_ros.evaluation.footings import Footings
 from d2_ros.evaluation.gaps import (
     gap_figures,
     gap_pairs,
@@ -14,6 +13,7 @@ from d2_ros.evaluation.gaps import (
     possible_gaps,
     truth_between,
 )
+from d2_ros.evaluation.match_sets import MatchSets
 from d2_ros.evaluation.seen import judge_seen, klt_matches, share_seen
 from d2_ros.sources.synthetic import open_synthetic
 
@@ -29,7 +29,7 @@ def shifted(pixels):
 def test_errors_are_those_of_the_places_that_both_images_show():
     first = np.array([[0.0, 5], [50, 5], [95, 5]])
     second = np.array([[10.0, 5], [63, 9], [20, 5]])
-    found = Footings((first, second), (first[:1], second[:1]), NOTHING, NOTHING)
+    found = MatchSets((first, second), (first[:1], second[:1]), NOTHING, NOTHING)
     errors = judge_seen(found, shifted)
     np.testing.assert_allclose(errors["raw"], [0, 5])  # the third place is not in the second
     np.testing.assert_allclose(errors["verified"], [0])
@@ -71,7 +71,7 @@ def test_exact_matches_of_a_gap_have_no_error_and_the_true_pose():
     assert 30 < seen.sum() < 300  # hidden or outside: left out
     exact = (pixels[seen], true[seen])
     wrong = true + np.array([2.7, 3.6])
-    found = Footings((pixels, wrong), exact, exact, NOTHING)
+    found = MatchSets((pixels, wrong), exact, exact, NOTHING)
     judged = judge_gap(found, source, (3, 23), Config().matching)
     np.testing.assert_allclose(judged.errors["raw"], 4.5)
     assert len(judged.errors["raw"]) == seen.sum()

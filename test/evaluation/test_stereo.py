@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from d2_ros.evaluation.footings import Footings, select
+from d2_ros.evaluation.match_sets import MatchSets, select
 from d2_ros.evaluation.stereo import judge_stereo, motorcycle, stereo_errors, stereo_figures
 
 
@@ -28,8 +28,8 @@ def test_places_without_a_truth_do_not_count():
 
 def test_figures():
     raw = np.array([0.1, 0.5, 0.7, 2.0, 9.0])
-    footings = {"verified": raw[1:4], "published": raw[1:2], "guided": np.empty(0)}
-    figures = stereo_figures({"raw": raw, **footings})
+    match_sets = {"verified": raw[1:4], "published": raw[1:2], "guided": np.empty(0)}
+    figures = stereo_figures({"raw": raw, **match_sets})
     of_raw = {
         "matches": 5, "share_0.5px": 0.4, "within_0.5px": 2, "share_1px": 0.6, "within_1px": 3,
         "share_3px": 0.8, "within_3px": 4, "median_within_3px_px": pytest.approx(0.6),
@@ -41,10 +41,10 @@ def test_figures():
     assert (figures["guided_matches"], figures["guided_share_1px"]) == (0, 0)
 
 
-def test_a_match_is_judged_on_the_footings_that_it_is_on():
+def test_a_match_is_judged_in_the_match_sets_that_it_is_in():
     left = np.random.default_rng(0).uniform([1, 1], [58, 38], (10, 2))
     points = left, left - [4.0, 0]
-    found = Footings(
+    found = MatchSets(
         points, select(points, left[:, 0] > 30), points, select(points, left[:, 0] < 0)
     )
     errors = judge_stereo(found, np.full((40, 60), 5.0))

@@ -11,7 +11,7 @@ import torch
 
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
-from d2_ros.features import agreement, calibration
+from d2_ros.features import calibration, comparison
 from d2_ros.features.backbones import BACKBONES
 from d2_ros.features.device import auto_precision, cpu_flags
 from d2_ros.features.extractor import Extractor
@@ -143,7 +143,7 @@ def test_the_light_network_is_converted_too(runtime):
     network = BACKBONES["mobile"](STRIDE).requires_grad_(False).eval()
     chosen = plan(Config(device="cpu", runtime=runtime, precision="fp32"))
     images = torch.randint(0, 256, (2, 70, 81, 3), dtype=torch.uint8)
-    found = agreement.compare(
+    found = comparison.compare(
         TorchRuntime(network, torch.float32).respond,
         open_runtime(chosen, network, 0).respond,
         [images],
@@ -169,7 +169,7 @@ def test_int8_is_made_once_kept_and_made_anew_if_damaged(
     assert len(calls) == 1
     first, second = (runtime.respond(image) for runtime in runtimes)
     assert torch.equal(first, second)
-    found = agreement.compare(extractor.runtime.respond, runtimes[0].respond, [image])
+    found = comparison.compare(extractor.runtime.respond, runtimes[0].respond, [image])
     assert 0.001 < found.relative_error < 0.15  # it is int8, and close
     assert found.same_channel > 0.8
     (model,) = tmp_path.glob("d2_ros/models/*_int8/model.bin")
@@ -181,16 +181,16 @@ def test_int8_is_made_once_kept_and_made_anew_if_damaged(
     assert hashlib.sha256(model.read_bytes()).hexdigest() == sound
 
 
-def test_agreement_counts_what_differs(response):
+def test_comparison_counts_what_differs(response):
     values = response.values[None]
-    same = agreement.compare(lambda x: x, lambda x: x.clone(), [values])
+    same = comparison.compare(lambda x: x, lambda x: x.clone(), [values])
     assert (same.worst_error, same.relative_error) == (0, 0)
     assert same.same_channel == same.same_keypoints == 1
     assert same.keypoints > 100
-    moved = agreement.compare(lambda x: x, lambda x: x.roll(1, 3), [values])
+    moved = comparison.compare(lambda x: x, lambda x: x.roll(1, 3), [values])
     assert moved.same_channel < 0.9
     assert moved.same_keypoints < 0.2
-    nothing = agreement.compare(lambda x: x, torch.zeros_like, [values])
+    nothing = comparison.compare(lambda x: x, torch.zeros_like, [values])
     assert (nothing.worst_error, nothing.relative_error, nothing.same_keypoints) == (1, 1, 0)
 
 

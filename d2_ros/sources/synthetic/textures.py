@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.errors import D2RosError
+from d2_ros.errors import optional_import
 from d2_ros.sources.synthetic.world import Picture, Plane
 
 TEXEL = 0.0035
@@ -87,12 +87,10 @@ def photograph(name: str) -> NDArray[np.uint8]:
     D2RosError
         If scikit-image is not installed.
     """
-    try:
+    with optional_import(
+        "the synthetic sequence needs scikit-image; install it with `pip install scikit-image`"
+    ):
         import skimage.data
-    except ImportError:
-        raise D2RosError(
-            "the synthetic sequence needs scikit-image; install it with `pip install scikit-image`"
-        ) from None
     image = getattr(skimage.data, _LOADERS.get(name, name))()
     image = np.asarray(image[0] if isinstance(image, tuple) else image)
     image = np.dstack([image] * 3) if image.ndim == 2 else image[..., ::-1]

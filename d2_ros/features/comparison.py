@@ -17,7 +17,7 @@ RADIUS_PX = 1.0
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Comparison:
     """Of one runtime with the reference.
 
     Attributes
@@ -46,7 +46,7 @@ def compare(
     reference: Callable[[Tensor], Tensor],
     other: Callable[[Tensor], Tensor],
     images: Sequence[Tensor],
-) -> Agreement:
+) -> Comparison:
     """Run both over batches of images, each as :meth:`Runtime.respond` takes them."""
     worst = largest = squares = length = 0.0
     same = cells = found = keypoints = 0
@@ -61,7 +61,7 @@ def compare(
         for ours, theirs in zip(first, second, strict=True):
             equal = equal_keypoints(ours, theirs)
             found, keypoints = found + int(equal.sum()), keypoints + len(equal)
-    return Agreement(
+    return Comparison(
         worst_error=worst / max(largest, 1e-12),
         relative_error=float(np.sqrt(squares / max(length, 1e-12))),
         same_channel=same / max(cells, 1),

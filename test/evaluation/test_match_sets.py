@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from d2_ros.config import Config
-from d2_ros.evaluation.footings import FOOTINGS, match_images, select, verified
+from d2_ros.evaluation.match_sets import MATCH_SETS, match_images, select, verified
 from d2_ros.evaluation.peers import gray8, mutual_nearest, root_sift
 from d2_ros.evaluation.stages import stage_points
 from d2_ros.frontend import FrontEnd
@@ -40,9 +40,9 @@ def found(frontend, images):
     return match_images(frontend, images[:2])
 
 
-def test_every_method_is_on_every_footing(found):
+def test_every_method_is_in_every_match_set(found):
     assert tuple(found) == METHODS
-    assert FOOTINGS == ("raw", "verified", "published", "guided")
+    assert MATCH_SETS == ("raw", "verified", "published", "guided")
 
 
 def test_raw_matches_are_the_mutual_nearest_neighbours_and_nothing_else(found, frontend, images):
@@ -99,14 +99,14 @@ def test_raw_places_are_those_that_the_front_end_publishes(found):
 
 def test_all_are_verified_alike(found):
     settings = Config().matching
-    for name, footings in found.items():
-        first, second = footings.raw
+    for name, match_sets in found.items():
+        first, second = match_sets.raw
         kept = verify(second, first, None, None, settings.max_error, settings.seed).inlier
         assert 20 < kept.sum() < len(kept), name
-        np.testing.assert_array_equal(footings.verified[0], first[kept])
-        np.testing.assert_array_equal(footings.verified[1], second[kept])
-        again = verified(footings.raw, (None, None), settings)
-        np.testing.assert_array_equal(again, footings.verified)
+        np.testing.assert_array_equal(match_sets.verified[0], first[kept])
+        np.testing.assert_array_equal(match_sets.verified[1], second[kept])
+        again = verified(match_sets.raw, (None, None), settings)
+        np.testing.assert_array_equal(again, match_sets.verified)
     for name in ("sift", "orb"):  # have no further stages
         assert found[name].published is found[name].verified
         assert len(found[name].guided[0]) == 0
@@ -125,10 +125,10 @@ def test_without_refinement_nothing_is_aligned(frontend, images):
 def test_images_without_texture_have_no_matches(frontend):
     flat = np.full((120, 160), 90, np.uint8)
     found = match_images(frontend, (flat, flat))
-    for footings in found.values():
-        for points in vars(footings).values():
+    for match_sets in found.values():
+        for points in vars(match_sets).values():
             assert len(points[0]) == len(points[1])
-        assert len(footings.published[0]) == 0
+        assert len(match_sets.published[0]) == 0
 
 
 def test_rows_are_chosen_in_both_images():

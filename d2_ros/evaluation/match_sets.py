@@ -1,52 +1,28 @@
-"""Matches of two images on the footings that every method is judged on alike."""
+"""Matches of two images in the match sets that every method is evaluated on alike."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.camera import Camera
-from d2_ros.config import Config, MatchingConfig
+from d2_ros.config import MatchingConfig
 from d2_ros.evaluation.peers import Points, gray8, mutual_nearest
 from d2_ros.evaluation.raw import Cameras, Images, RawMatches, raw_matches
 from d2_ros.evaluation.stages import PEERS, as_published, stage_points
 from d2_ros.evaluation.tracking import Figures
 from d2_ros.features.batch import BatchResult
-from d2_ros.features.extractor import Extractor
+from d2_ros.frontend import FrontEnd
 from d2_ros.matching.verification import verify
-from d2_ros.records import FrameResult
 
 STAMPS = (1_000_000_000, 2_000_000_000)
 """Two images count as frames that are one second apart, ns."""
 
 
-class Matcher(Protocol):
-    """The part of :class:`d2_ros.frontend.FrontEnd` that matches two images."""
-
-    config: Config
-    extractor: Extractor
-
-    def process(
-        self,
-        image: NDArray[Any],
-        stamp: int,
-        camera: Camera | None = None,
-        batched: BatchResult | None = None,
-    ) -> FrameResult:
-        """Process one frame."""
-        ...
-
-    def reset(self) -> None:
-        """Drop the keyframe window."""
-        ...
-
-
 @dataclass(frozen=True)
-class Footings:
-    """Matches of two images by one method; each footing ``(M, 2)`` and ``(M, 2)`` raw pixels.
+class MatchSets:
+    """Matches of two images by one method; each match set ``(M, 2)`` and ``(M, 2)`` raw pixels.
 
     Attributes
     ----------
@@ -67,13 +43,13 @@ class Footings:
     guided: Points
 
 
-FOOTINGS = tuple(field.name for field in fields(Footings))
+MATCH_SETS = tuple(field.name for field in fields(MatchSets))
 
 
 def match_images(
-    frontend: Matcher, images: Images, cameras: Cameras = (None, None)
-) -> dict[str, Footings]:
-    """Matches of two images by every stage and every peer, on all footings.
+    frontend: FrontEnd, images: Images, cameras: Cameras = (None, None)
+) -> dict[str, MatchSets]:
+    """Matches of two images by every stage and every peer, on all match sets.
 
     Every method's raw matches are verified by the same verifier with the same threshold and seed.
     The front-end sees the images as a window of two frames.
@@ -100,7 +76,7 @@ def match_images(
         ),
     }
     found = {
-        name: Footings(
+        name: MatchSets(
             raw=points,
             verified=verified(points, cameras, config.matching),
             published=select(published[name], ~guided),
@@ -113,7 +89,7 @@ def match_images(
         rows, rows_there = mutual_nearest(ours, theirs)
         points = ours.pixels[rows], theirs.pixels[rows_there]
         kept = verified(points, cameras, config.matching)
-        found[name] = Footings(points, kept, kept, select(points, np.zeros(len(rows), bool)))
+        found[name] = MatchSets(points, kept, kept, select(points, np.zeros(len(rows), bool)))
     return found
 
 
@@ -129,9 +105,9 @@ def select(points: Points, rows: NDArray[np.bool_]) -> Points:
     return points[0][rows], points[1][rows]
 
 
-def prefixed(footing: str, figures: Figures) -> Figures:
-    """Figures under names that begin with their footing."""
-    return {f"{footing}_{name}": value for name, value in figures.items()}
+def prefixed(match_set: str, figures: Figures) -> Figures:
+    """Figures under names that begin with their match set."""
+    return {f"{match_set}_{name}": value for name, value in figures.items()}
 
 
 def _among(detected: Points, raw: RawMatches) -> NDArray[np.bool_]:
