@@ -66,7 +66,7 @@ setup(
         "zstandard>=0.15",
     ],
     extras_require={
-        name: pins(name) for name in ("ros", "test", "train", "openvino", "onnxruntime")
+        name: pins(name) for name in ("ros", "test", "train", "docs", "openvino", "onnxruntime")
     },
     entry_points={
         "console_scripts": [

@@ -110,7 +110,7 @@ def test_everything_imported_is_declared(setup_arguments):
 
 
 def test_pins_are_exact_complete_and_satisfy_the_package(setup_arguments):
-    for extra in ("ros", "test", "train", "openvino", "onnxruntime"):
+    for extra in ("ros", "test", "train", "docs", "openvino", "onnxruntime"):
         pins = [Requirement(line) for line in setup_arguments["extras_require"][extra]]
         assert all(re.fullmatch(r"==[^*]+", str(pin.specifier)) for pin in pins)
     ros = {
@@ -175,7 +175,7 @@ def test_ci_finds_exactly_one_test_command_in_the_readme():
 
 
 def test_links_of_the_documents_lead_somewhere():
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     for document in documents:
         text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
         for target in re.findall(r"\]\(([^)#]+)", text):
