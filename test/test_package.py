@@ -67,6 +67,12 @@ def test_one_name_version_and_licence(package_xml, setup_arguments):
     assert package_xml.findtext("version") == setup_arguments["version"] == d2_ros.__version__
     assert package_xml.findtext("license") == setup_arguments["license"] == "Apache-2.0"
     assert package_xml.find("export").findtext("build_type") == "ament_python"
+    assert (ROOT / package_xml.find("export").findtext("rosdoc2")).is_file()
+    maintainer = package_xml.find("maintainer")
+    assert maintainer.text == setup_arguments["maintainer"]
+    assert maintainer.get("email") == setup_arguments["maintainer_email"]
+    assert re.fullmatch(r"[\w.+-]+@([a-z0-9-]+\.)+[a-z]{2,}", maintainer.get("email"))
+    assert "example" not in maintainer.get("email")
     assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
 
 
