@@ -1,4 +1,4 @@
-"""Sphinx: ``sphinx-build -W --keep-going -c docs . OUT``.
+"""Sphinx: ``sphinx-build -W --keep-going -c docs/sphinx . OUT``.
 
 The source folder is the repository, so that README.md, CONTRIBUTING.md and docs/ link to the same
 files and headings here as on GitHub. A broken link is a warning, and with -W an error.
@@ -21,9 +21,9 @@ myst_heading_anchors = 4
 # without them the pages can be built where there is no ROS.
 apidoc_modules = [
     {
-        "path": "../d2_ros",
+        "path": "../../d2_ros",
         "destination": "docs/api",
-        "exclude_patterns": ["../d2_ros/node", "../d2_ros/commands", "../d2_ros/cli.py"],
+        "exclude_patterns": ["../../d2_ros/node", "../../d2_ros/commands", "../../d2_ros/cli.py"],
     }
 ]
 apidoc_automodule_options = {"members"}  # those that have a docstring
