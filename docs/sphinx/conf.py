@@ -7,8 +7,7 @@ files and headings here as on GitHub. A broken link is a warning, and with -W an
 from d2_ros import __version__
 
 project = "d2_ros"
-author = "d2_ros contributors"
-copyright = author
+author = copyright = "d2_ros contributors"
 release = __version__
 root_doc = "docs/index"
 include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.rst", "docs/**"]
