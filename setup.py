@@ -33,8 +33,8 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    maintainer="d2_ros contributors",
-    maintainer_email="d2_ros@example.org",
+    maintainer="d2_ros maintainers",
+    maintainer_email="d2_ros@users.noreply.github.com",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={f"{NAME}.features": ["data/*"]},
     data_files=[
@@ -66,7 +66,7 @@ setup(
         "zstandard>=0.15",
     ],
     extras_require={
-        name: pins(name) for name in ("ros", "test", "train", "openvino", "onnxruntime")
+        name: pins(name) for name in ("ros", "test", "train", "docs", "openvino", "onnxruntime")
     },
     entry_points={
         "console_scripts": [

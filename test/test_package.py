@@ -67,6 +67,12 @@ def test_one_name_version_and_licence(package_xml, setup_arguments):
     assert package_xml.findtext("version") == setup_arguments["version"] == d2_ros.__version__
     assert package_xml.findtext("license") == setup_arguments["license"] == "Apache-2.0"
     assert package_xml.find("export").findtext("build_type") == "ament_python"
+    assert (ROOT / package_xml.find("export").findtext("rosdoc2")).is_file()
+    maintainer = package_xml.find("maintainer")
+    assert maintainer.text == setup_arguments["maintainer"]
+    assert maintainer.get("email") == setup_arguments["maintainer_email"]
+    assert re.fullmatch(r"[\w.+-]+@([a-z0-9-]+\.)+[a-z]{2,}", maintainer.get("email"))
+    assert "example" not in maintainer.get("email")
     assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
 
 
@@ -110,7 +116,7 @@ def test_everything_imported_is_declared(setup_arguments):
 
 
 def test_pins_are_exact_complete_and_satisfy_the_package(setup_arguments):
-    for extra in ("ros", "test", "train", "openvino", "onnxruntime"):
+    for extra in ("ros", "test", "train", "docs", "openvino", "onnxruntime"):
         pins = [Requirement(line) for line in setup_arguments["extras_require"][extra]]
         assert all(re.fullmatch(r"==[^*]+", str(pin.specifier)) for pin in pins)
     ros = {
@@ -175,7 +181,7 @@ def test_ci_finds_exactly_one_test_command_in_the_readme():
 
 
 def test_links_of_the_documents_lead_somewhere():
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     for document in documents:
         text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
         for target in re.findall(r"\]\(([^)#]+)", text):

@@ -1,7 +1,7 @@
 """Multi-view refinement of a match graph, with GTSAM.
 
 After Dusmanu, Schonberger and Pollefeys, "Multi-View Optimization of Local Feature
-Geometry" (ECCV 2020): minimise sum rho(|x_j - T_ij(x_i)|) over the match graph. Differences:
+Geometry" (ECCV 2020): minimise ``sum rho(|x_j - T_ij(x_i)|)`` over the match graph. Differences:
 every edge is weighted by its measured covariance, the kernel is annealed from wide to narrow
 (cold narrow kernels lock on to wrong edges), and the oldest observation of a track is held,
 so that what has been published about it stays true.
