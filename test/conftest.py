@@ -29,6 +29,10 @@ def real_data():
     return find
 
 
+# Test processes side by side, each with as many threads as there are cores, get in each other's way.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # `precision: auto` is then fp32 on every machine, so that the tests' bounds hold on all of them.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
 
