@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -55,6 +57,15 @@ IN_TURN = Workers(InlineExecutor(), InlineSolver(), beside=False)
 """Every frame waits for the network and the solver: the same frames give the same bytes."""
 
 
+NICENESS = 10
+"""Of the network's thread and the solver's process: frames come first where cores are few."""
+
+
+def _give_way() -> None:
+    """Lower the priority of this thread, and of those that it will start (Linux)."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
 def workers_beside(tell: Callable[[str], object]) -> Workers:
     """A thread for the network and a process for the solver: frames go on meanwhile.
 
@@ -63,4 +74,5 @@ def workers_beside(tell: Callable[[str], object]) -> Workers:
     tell
         Is told, in a sentence, what goes wrong with the solver.
     """
-    return Workers(ThreadPoolExecutor(1, "d2_network"), SolverProcess(tell), beside=True)
+    network = ThreadPoolExecutor(1, "d2_network", initializer=_give_way)
+    return Workers(network, SolverProcess(tell, niceness=NICENESS), beside=True)

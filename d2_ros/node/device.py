@@ -50,10 +50,13 @@ class SharedDevice:
     def __init__(self, config: Config, logger: RcutilsLogger) -> None:
         self.complaint = ""
         self._logger = logger
-        self._extractor = Extractor(config)
-        self._extractor.extract([np.zeros((64, 64), np.uint8)])  # first use of a GPU is slow
         live = config.input.qos == "live"
         self.workers = workers_beside(logger.warning) if live else IN_TURN
+        try:  # where it will run, for the threads that it starts to have the priority of that one
+            self._extractor = self.workers.network.submit(_warm_extractor, config).result()
+        except BaseException:
+            self.workers.close()
+            raise
         self._frontends: list[FrontEnd] = []
         self._batches = True
 
@@ -151,6 +154,12 @@ class SharedDevice:
             frontend.use(self._extractor)
         self.complaint = f"{failure}; going on with the CPU, a few seconds per frame"
         self._logger.error(f"{self.complaint}; configure the node anew to try the device again")
+
+
+def _warm_extractor(config: Config) -> Extractor:
+    extractor = Extractor(config)
+    extractor.extract([np.zeros((64, 64), np.uint8)])  # first use of a GPU is slow
+    return extractor
 
 
 def is_device_error(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -60,6 +61,8 @@ class SolverProcess:
         Is told, in a sentence, when the process had to be replaced.
     patience
         Seconds that it may take over one window.
+    niceness
+        By how much the process lowers its priority.
 
     Attributes
     ----------
@@ -68,11 +71,15 @@ class SolverProcess:
     """
 
     def __init__(
-        self, tell: Callable[[str], object] = lambda fault: None, patience: float = PATIENCE
+        self,
+        tell: Callable[[str], object] = lambda fault: None,
+        patience: float = PATIENCE,
+        niceness: int = 0,
     ) -> None:
         self.restarts = 0
         self._tell = tell
         self._patience = patience
+        self._niceness = niceness
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="d2_solver")
         self._closed = False
         self._process: Any = None
@@ -109,7 +116,9 @@ class SolverProcess:
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            self._process = context.Process(
+                target=_serve, args=(theirs, self._niceness), daemon=True
+            )
             self._process.start()
             theirs.close()  # or the end of the process would go unnoticed
         return self._pipe
@@ -133,8 +142,9 @@ class SolverProcess:
         raise D2RosError(f"the solver's process {fault}")
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, niceness: int) -> None:
     """Solve what comes, until the parent is gone."""
+    os.nice(niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
     while True:
         try:

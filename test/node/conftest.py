@@ -40,7 +40,7 @@ class FakeFrontEnd:
 
     made: list[FakeFrontEnd] = []  # noqa: RUF012
 
-    def __init__(self, config: Config, extractor: Any) -> None:
+    def __init__(self, config: Config, extractor: Any, workers: Any = None) -> None:
         self.config = config
         self.stamps: list[int] = []
         self.cameras: list[Camera | None] = []
