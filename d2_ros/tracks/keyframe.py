@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from d2_ros.matching.multiscale import cut_narrow
+from d2_ros.matching.multiscale import cut_small
 from d2_ros.matching.patches import Templates, cut
 from d2_ros.tracks.graph import Edges
 from d2_ros.tracks.observations import Observations
@@ -26,25 +26,25 @@ class KeyframePatches:
         the window.
     levels
         Of every pyramid level, a row per keypoint.
-    narrow
-        Narrow ones of full resolution, a row per keypoint.
+    small
+        Small ones of full resolution, a row per keypoint.
     """
 
     anchors: NDArray[np.float64]
     levels: tuple[Templates, ...]
-    narrow: Templates
+    small: Templates
 
     def select(self, rows: NDArray[np.int64]) -> KeyframePatches:
         """Those of `rows`."""
-        chosen = torch.from_numpy(rows).to(self.narrow.values.device)
+        chosen = torch.from_numpy(rows).to(self.small.values.device)
         levels = tuple(patches.select(chosen) for patches in self.levels)
-        return KeyframePatches(self.anchors[rows], levels, self.narrow.select(chosen))
+        return KeyframePatches(self.anchors[rows], levels, self.small.select(chosen))
 
 
 def cut_patches(view: View, anchors: NDArray[np.float64], radius: int) -> KeyframePatches:
     """Cut the patches around ``(N, 2)`` places of a view, px."""
     return KeyframePatches(
-        anchors, cut(view.pyramid, anchors, radius), cut_narrow(view.pyramid, anchors)
+        anchors, cut(view.pyramid, anchors, radius), cut_small(view.pyramid, anchors)
     )
 
 

@@ -225,7 +225,7 @@ def _align(
         return found, good, np.ones(len(rows), bool)
     found = align(templates.patches(rows, levels), view.pyramid, starts, config)
     good = accept(found, origin, config)
-    found = _held_against_narrow(found, good, templates, rows, view.pyramid, config)
+    found = _held_against_small(found, good, templates, rows, view.pyramid, config)
     early = np.zeros(len(rows), bool)
     if config.mode == "auto" and view.early is not None:
         pair = links.keyframe[rows]
@@ -246,7 +246,7 @@ def _align(
     return found, good, early
 
 
-def _held_against_narrow(
+def _held_against_small(
     found: Alignment,
     good: NDArray[np.bool_],
     templates: LinkTemplates,
@@ -254,11 +254,11 @@ def _held_against_narrow(
     target: Pyramid,
     config: AlignmentConfig,
 ) -> Alignment:
-    """Alignments of gray values, of which the `good` ones have been held against narrow patches."""
+    """Alignments of gray values, of which the `good` ones have been held against small patches."""
     chosen = np.flatnonzero(good)
     if len(chosen) == 0:
         return found
-    patches = templates.narrow(rows[chosen])
+    patches = templates.small(rows[chosen])
     return replaced(found, chosen, with_disagreement(found.select(chosen), patches, target, config))
 
 

@@ -52,9 +52,9 @@ class LinkTemplates:
         )
         return [self._gather(level, rows) for level in all_levels]
 
-    def narrow(self, rows: Rows) -> Templates:
-        """The narrow patches of links `rows` (ascending)."""
-        return self._gather([keyframe.patches.narrow for keyframe in self.window], rows)
+    def small(self, rows: Rows) -> Templates:
+        """The small patches of links `rows` (ascending)."""
+        return self._gather([keyframe.patches.small for keyframe in self.window], rows)
 
     def _gather(self, patches: Sequence[Templates], rows: Rows) -> Templates:
         chosen = [

@@ -1,4 +1,4 @@
-"""Wide alignments held against narrow patches: what a depth edge does to their covariances."""
+"""Large alignments held against small patches: what a depth edge does to their covariances."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching.alignment import align, largest_sigma
-from d2_ros.matching.multiscale import cut_narrow, disagreement, with_disagreement
+from d2_ros.matching.multiscale import cut_small, disagreement, with_disagreement
 from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import build_pyramid
 from d2_ros.matching.warps import Alignment, Warps
@@ -32,14 +32,14 @@ def scene(shift):
 
 
 def measured(places, first, second):
-    """Alignments of the wide patches from the true place, and the same held against narrow ones."""
+    """Alignments of the large patches from the true place, and the same held against small ones."""
     pyramids = [
         build_pyramid(image, CONFIG.levels, torch.device("cpu")) for image in (first, second)
     ]
     patches = cut(pyramids[0], places, CONFIG.patch_radius)
     start = Warps(places, np.tile(np.eye(2), (len(places), 1, 1)))
-    wide = align(patches, pyramids[1], [start], CONFIG)
-    return wide, with_disagreement(wide, cut_narrow(pyramids[0], places), pyramids[1], CONFIG)
+    large = align(patches, pyramids[1], [start], CONFIG)
+    return large, with_disagreement(large, cut_small(pyramids[0], places), pyramids[1], CONFIG)
 
 
 def column(u):
@@ -48,13 +48,13 @@ def column(u):
 
 def test_a_patch_across_a_depth_edge_is_known_to_be_unsure():
     places = column(160 - 7)  # of the quiet wall; a fifth of the patch is of the other one
-    wide, held = measured(places, scene(0), scene(-2))
-    error = np.linalg.norm(wide.warps.pixels - places, axis=1)
+    large, held = measured(places, scene(0), scene(-2))
+    error = np.linalg.norm(large.warps.pixels - places, axis=1)
     wrong = error > 0.5
     assert wrong.sum() >= 10  # the loud surface does draw them along
-    assert np.median((error / largest_sigma(wide.covariance))[wrong]) > 5  # and they do not know
+    assert np.median((error / largest_sigma(large.covariance))[wrong]) > 5  # and they do not know
     assert np.median((error / largest_sigma(held.covariance))[wrong]) < 1.5
-    np.testing.assert_array_equal(held.warps.pixels, wide.warps.pixels)
+    np.testing.assert_array_equal(held.warps.pixels, large.warps.pixels)
 
 
 def test_a_patch_of_one_surface_stays_sure():
@@ -63,9 +63,9 @@ def test_a_patch_of_one_surface_stays_sure():
     first, second = (
         np.clip(scene(0) + rng.normal(0, 2, (240, 320)), 0, 255).astype(np.uint8) for _ in range(2)
     )
-    wide, held = measured(places, first, second)
-    assert np.linalg.norm(wide.warps.pixels - places, axis=1).max() < 0.3
-    growth = largest_sigma(held.covariance) / largest_sigma(wide.covariance)
+    large, held = measured(places, first, second)
+    assert np.linalg.norm(large.warps.pixels - places, axis=1).max() < 0.3
+    growth = largest_sigma(held.covariance) / largest_sigma(large.covariance)
     assert (growth >= 1 - 1e-9).all()
     assert np.median(growth) < 2  # two alignments differ by their noise alone
 
