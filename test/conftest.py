@@ -29,7 +29,7 @@ def real_data():
     return find
 
 
-# Test processes side by side, each with as many threads as there are cores, get in each other's way.
+# Side by side, test processes with as many threads as there are cores get in each other's way.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
