@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from d2_ros.config import AlignmentConfig
+from d2_ros.features.device import to_device
 from d2_ros.matching.alignment import accept, align, forward_backward
 from d2_ros.matching.motion import predict
 from d2_ros.matching.multiscale import with_disagreement
@@ -328,7 +328,7 @@ def _back_errors(
         here = np.flatnonzero(links.keyframe[rows] == number)
         if len(here):
             error[here] = forward_backward(
-                patches.select(torch.from_numpy(patch[here]).to(patches.values.device)),
+                patches.select(to_device(patch[here], patches.values.device)),
                 place[owner[patch[here]]],
                 found.select(here),
                 keyframe.view.pyramid_of(early),

@@ -103,6 +103,8 @@ class SeparateDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
+        if func.overloadpacket.__name__ in ("pin_memory", "_pin_memory"):
+            return args[0].clone()  # so that the copy is one that need not be waited for
         with self:  # in inference mode composite operations arrive whole
             result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
@@ -117,7 +119,9 @@ class SeparateDevice(TorchDispatchMode):
         if name in ("_to_copy", "copy_") and tensors:
             there = target is None and theirs[0] if name == "_to_copy" else theirs[0]
             there = there or _is_ours(target)
-            self._count_copy(there, theirs[-1], bool(kwargs.get("non_blocking")))
+            waits = not kwargs.get("non_blocking", name == "copy_" and len(args) > 2 and args[2])
+            if tensors[-1].numel():  # torch sends nothing else
+                self._count_copy(there, theirs[-1], waits)
         else:
             there = any(theirs) or _is_ours(target)
             _refuse_mixing(func, tensors, theirs)
@@ -137,10 +141,11 @@ class SeparateDevice(TorchDispatchMode):
 
         return tree_map_only(torch.Tensor, apart, result)
 
-    def _count_copy(self, to_device, from_device, non_blocking):
-        del non_blocking  # counted all the same: it is a transfer
+    def _count_copy(self, to_device, from_device, waits):
         if to_device and not from_device:
             self.uploads[_place()] += 1
+            if waits:
+                self.syncs[_place()] += 1
         if from_device and not to_device:
             self.downloads[_place()] += 1
 
