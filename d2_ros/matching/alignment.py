@@ -105,9 +105,11 @@ def accept(
 
 def forward_backward(
     patches: Patches,
+    patch: NDArray[np.int64],
     centres: NDArray[np.float64],
     found: Warps,
-    target: Pyramid,
+    targets: Sequence[Pyramid],
+    target: NDArray[np.int64],
     origin: NDArray[np.float64],
     config: AlignmentConfig,
 ) -> NDArray[np.float64]:
@@ -115,20 +117,35 @@ def forward_backward(
 
     Parameters
     ----------
-    patches, centres
-        M patches of the frame, cut at ``(M, 2)`` places near those that were found.
+    patches, patch
+        Patches of the frame, and which of them each alignment is tested with, ``(M,)``.
+    centres
+        ``(M, 2)`` where these were cut, px, near the places that were found.
     found
         The alignments to be tested, template -> frame.
-    target, origin
-        The template's image, and ``(M, 2)`` where its patches have their centres.
+    targets, target
+        Images of templates, and which of them each alignment is of, ``(M,)``; none without any.
+    origin
+        ``(M, 2)`` where the templates have their centres.
     """
-    device = target[0].device
+    if len(patch) == 0:
+        return np.empty(0)
+    device = targets[0][0].device
     inverse = np.linalg.inv(found.affine).astype(np.float64)
     begin = origin + np.einsum("mij,mj->mi", inverse, centres - found.pixels)
-    pixels, affine = _warps([Warps(begin, inverse)], device)
-    shape, track = disc(config.patch_radius, device), steps_for(target[0]).track
-    place, _ = track(patches, target[0], pixels, affine, shape, _BACK_STEPS)
-    distance: NDArray[np.float64] = np.linalg.norm(_array(place) - begin, axis=1)
+    order, sizes = np.argsort(target, kind="stable"), np.bincount(target).tolist()
+    pixels, affine = _warps([Warps(begin, inverse).select(order)], device)
+    chosen = to_device(patch[order], device)
+    shape, track = disc(config.patch_radius, device), steps_for(targets[0][0]).track
+    parts = zip(
+        targets, chosen.split(sizes), pixels.split(sizes, 1), affine.split(sizes, 1), strict=True
+    )
+    places = [
+        track(patches.select(rows), image[0], start, shear, shape, _BACK_STEPS)[0]
+        for image, rows, start, shear in parts
+    ]
+    distance = np.empty(len(begin))
+    distance[order] = np.linalg.norm(_array(torch.cat(places)) - begin[order], axis=1)
     return distance
 
 

@@ -120,6 +120,9 @@ def _aligned(
     good = np.flatnonzero(accept(aligned, detected, settings))
     warps = aligned.warps.select(good)
     patches = cut(second[:1], warps.pixels, settings.patch_radius)[0]
-    error = forward_backward(patches, warps.pixels, warps, first, centres[good], settings)
+    each, one = np.arange(len(good)), np.zeros(len(good), np.int64)
+    error = forward_backward(
+        patches, each, warps.pixels, warps, [first], one, centres[good], settings
+    )
     returned = error <= settings.max_forward_backward
     return good[returned], warps.pixels[returned]

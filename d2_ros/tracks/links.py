@@ -151,7 +151,9 @@ def _similarity(
     ends = np.stack([index, keyframe_index], 1)
     sizes = np.bincount(keyframe_of, minlength=len(window)).tolist()
     parts = []
-    for keyframe, rows in zip(window, to_device(ends, descriptors.device).split(sizes), strict=True):
+    for keyframe, rows in zip(
+        window, to_device(ends, descriptors.device).split(sizes), strict=True
+    ):
         ours, theirs = rows.unbind(1)
         parts.append((descriptors[ours] * keyframe.obs.descriptors[theirs]).sum(1))
     similarity: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()

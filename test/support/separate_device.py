@@ -135,6 +135,7 @@ class SeparateDevice(TorchDispatchMode):
         result = func(*args, **kwargs)
         if not there or name in ("_local_scalar_dense", "is_nonzero", "equal"):
             return result
+
         # What was changed in place, or written to `out`, stays the tensor that it was.
         def apart(held):
             return known[id(held)] if id(held) in known else _Apart(held)
