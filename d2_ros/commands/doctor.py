@@ -75,11 +75,33 @@ def doctor(
     parameters: Annotated[
         bool, typer.Option("--parameters", help="List every parameter instead.")
     ] = False,
+    self_test: Annotated[
+        bool,
+        typer.Option(
+            "--self-test", help="Instead hold every stage, on the GPU, against the CPU in fp32."
+        ),
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="With --self-test: auto, cpu or cuda, what to test.")
+    ] = None,
+    params_file: Annotated[
+        Path | None, typer.Option("--params-file", help="With --self-test: the node's parameters.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("-p", metavar="NAME:=VALUE", help="With --self-test: one parameter."),
+    ] = None,
 ) -> None:
-    """Say what this machine can do; exit code 1 if anything required is missing."""
+    """Say what this machine can do; exit code 1 if anything required is missing or wrong."""
     if parameters:
         typer.echo("\n".join(parameter_lines()))
         return
+    if self_test:
+        from d2_ros.commands.self_test import report
+
+        raise typer.Exit(0 if report(device, params_file, overrides, json_file) else 1)
+    if device or params_file or overrides:
+        raise typer.BadParameter("--device, --params-file and -p go with --self-test only")
     if json_file:
         from d2_ros.commands.common import output_file, write_json
 

@@ -7,8 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from d2_ros.errors import D2RosError
 
@@ -95,6 +97,18 @@ def pick_precision(precision: str, device: torch.device) -> str:
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The arithmetic of parameter ``precision`` on `device`, in torch."""
     return _DTYPES[pick_precision(precision, device)]
+
+
+def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """An array as a tensor on `device`.
+
+    A GPU takes it from page-locked memory, for torch lets a copy from any other wait until all that
+    the GPU has been given before is done. On the CPU the tensor is the array itself.
+    """
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def keep_memory() -> None:

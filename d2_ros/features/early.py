@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from d2_ros.features.device import to_device
 from d2_ros.features.network import Network, normalise
 
 MAPS = 8
@@ -68,7 +69,7 @@ class Projection:
 
 def build_projection(network: Network, device: torch.device, dtype: torch.dtype) -> Projection:
     """Find the projection for a network on its device."""
-    images = torch.from_numpy(tones()).to(device)[..., None]
+    images = to_device(tones(), device)[..., None]
     response = network.early(normalise(images, dtype))[:, :, _RIM:-_RIM, _RIM:-_RIM].float()
     length = _length(response)
     floor = _FLOOR * float(length[0].mean())

@@ -15,7 +15,7 @@ from torch import Tensor
 from d2_ros.config import Config
 from d2_ros.features import detection
 from d2_ros.features.backbones import build_network
-from d2_ros.features.device import keep_memory
+from d2_ros.features.device import keep_memory, to_device
 from d2_ros.features.early import EarlyMap, Projection, build_projection
 from d2_ros.features.images import prepare
 from d2_ros.features.network import OFFSET, STRIDE, Network, normalise
@@ -157,8 +157,7 @@ class Extractor:
             groups.setdefault((image.shape, image.dtype), []).append(index)
         responses: dict[int, ResponseMap] = {}
         for members in groups.values():
-            batch = torch.from_numpy(np.stack([prepared[index][0] for index in members]))
-            batch = batch.to(self.device)
+            batch = to_device(np.stack([prepared[index][0] for index in members]), self.device)
             watch.end_section("upload")
             maps = self.runtime.respond(batch)
             watch.end_section("network")
@@ -179,7 +178,7 @@ class Extractor:
     def early(self, image: NDArray[Any]) -> EarlyMap:
         """Run the first two layers only; arguments and errors as in :meth:`extract`."""
         prepared, scale = prepare(image, self.config.features.max_edge)
-        batch = torch.from_numpy(prepared[None]).to(self.device)
+        batch = to_device(prepared[None], self.device)
         response = self.network.early(normalise(batch, self.dtype))
         return EarlyMap(self._projection(response)[0], scale)
 
@@ -267,7 +266,7 @@ def _to_device(response: ResponseMap, pixels: ArrayLike) -> Tensor:
     cells = response.pixels_to_cells(np.reshape(pixels, (-1, 2))).astype(np.float32)
     if not np.isfinite(cells).all():
         raise ValueError("pixels must be finite")
-    return torch.from_numpy(cells).to(response.values.device)
+    return to_device(cells, response.values.device)
 
 
 def _covariances(spreads: NDArray[np.float32], scale: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from d2_ros.config import AlignmentConfig
+from d2_ros.features.device import to_device
 from d2_ros.matching.patches import Patches, Templates, disc
 from d2_ros.matching.pyramid import SMOOTHING_ENERGY, Pyramid, inside
 from d2_ros.matching.steps import steps_for
@@ -53,8 +54,7 @@ def align(
     """
     image, device = target[0], target[0].device
     shape, steps = disc(config.patch_radius, device), steps_for(image)
-    pixels = torch.stack([_tensor(start.pixels, device) for start in starts])
-    affine = torch.stack([_tensor(start.affine, device) for start in starts])
+    pixels, affine = _warps(starts, device)
     for level in reversed(range(min(len(templates), len(target)))):
         place, shear = steps.track(
             templates[level], target[level], pixels / 2**level, affine, shape, config.max_iterations
@@ -73,11 +73,13 @@ def align(
         & inside(image, place)
         & torch.isfinite(place).all(1)
     )
+    columns = [place, shear.flatten(1), spread.flatten(1), correlation[:, None], valid[:, None]]
+    found = _array(torch.cat(columns, 1))  # one transfer back
     return Alignment(
-        Warps(_array(place), _array(shear)),
-        _array(spread),
-        _array(correlation),
-        valid.cpu().numpy(),
+        Warps(found[:, :2].copy(), found[:, 2:6].reshape(-1, 2, 2)),
+        found[:, 6:10].reshape(-1, 2, 2),
+        found[:, 10].copy(),
+        found[:, 11] > 0,
     )
 
 
@@ -103,9 +105,11 @@ def accept(
 
 def forward_backward(
     patches: Patches,
+    patch: NDArray[np.int64],
     centres: NDArray[np.float64],
     found: Warps,
-    target: Pyramid,
+    targets: Sequence[Pyramid],
+    target: NDArray[np.int64],
     origin: NDArray[np.float64],
     config: AlignmentConfig,
 ) -> NDArray[np.float64]:
@@ -113,20 +117,35 @@ def forward_backward(
 
     Parameters
     ----------
-    patches, centres
-        M patches of the frame, cut at ``(M, 2)`` places near those that were found.
+    patches, patch
+        Patches of the frame, and which of them each alignment is tested with, ``(M,)``.
+    centres
+        ``(M, 2)`` where these were cut, px, near the places that were found.
     found
         The alignments to be tested, template -> frame.
-    target, origin
-        The template's image, and ``(M, 2)`` where its patches have their centres.
+    targets, target
+        Images of templates, and which of them each alignment is of, ``(M,)``; none without any.
+    origin
+        ``(M, 2)`` where the templates have their centres.
     """
-    device = target[0].device
+    if len(patch) == 0:
+        return np.empty(0)
+    device = targets[0][0].device
     inverse = np.linalg.inv(found.affine).astype(np.float64)
     begin = origin + np.einsum("mij,mj->mi", inverse, centres - found.pixels)
-    pixels, affine = _tensor(begin, device)[None], _tensor(inverse, device)[None]
-    shape, track = disc(config.patch_radius, device), steps_for(target[0]).track
-    place, _ = track(patches, target[0], pixels, affine, shape, _BACK_STEPS)
-    distance: NDArray[np.float64] = np.linalg.norm(_array(place) - begin, axis=1)
+    order, sizes = np.argsort(target, kind="stable"), np.bincount(target).tolist()
+    pixels, affine = _warps([Warps(begin, inverse).select(order)], device)
+    chosen = to_device(patch[order], device)
+    shape, track = disc(config.patch_radius, device), steps_for(targets[0][0]).track
+    parts = zip(
+        targets, chosen.split(sizes), pixels.split(sizes, 1), affine.split(sizes, 1), strict=True
+    )
+    places = [
+        track(patches.select(rows), image[0], start, shear, shape, _BACK_STEPS)[0]
+        for image, rows, start, shear in parts
+    ]
+    distance = np.empty(len(begin))
+    distance[order] = np.linalg.norm(_array(torch.cat(places)) - begin[order], axis=1)
     return distance
 
 
@@ -149,8 +168,13 @@ def predicted_sigma(patches: Patches, noise: float = 2.0) -> NDArray[np.float64]
     return _array(noise / patches.spread / smallest.clamp(min=1e-12).sqrt())
 
 
-def _tensor(values: NDArray[np.float64], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device)
+def _warps(starts: Sequence[Warps], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Warps on the device in one transfer: ``(S, M, 2)`` and ``(S, M, 2, 2)``."""
+    parts = [start.pixels.ravel() for start in starts] + [start.affine.ravel() for start in starts]
+    shape = (len(starts), len(starts[0].pixels))
+    values = to_device(np.concatenate(parts).astype(np.float32), device)
+    pixels, affine = values.split([2 * shape[0] * shape[1], 4 * shape[0] * shape[1]])
+    return pixels.view(*shape, 2), affine.view(*shape, 2, 2)
 
 
 def _array(values: torch.Tensor) -> NDArray[np.float64]:

@@ -53,6 +53,8 @@ def track(
     pixels, affine = place.clone(), shear.clone()
     weighted, inverse = normal_equations(patches, patches.weight, shape)
     influence = inverse[:, :6] @ weighted
+    if image.device.type != "cpu":  # to look at what still moves would be to wait for the GPU
+        return _track_all(patches, image, place, shear, influence, shape, iterations)
     active = torch.arange(len(pixels), device=image.device)
     for _ in range(iterations):
         difference, _ = residual(patches, image, place, shear, shape)
@@ -66,6 +68,26 @@ def track(
             place, shear = place[going], shear[going]
     pixels[active], affine[active] = place, shear
     return pixels, affine
+
+
+def _track_all(
+    patches: Patches,
+    image: Level,
+    place: torch.Tensor,
+    shear: torch.Tensor,
+    influence: torch.Tensor,
+    shape: Disc,
+    iterations: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All the steps of all patches, of which each stays where it has converged."""
+    moving = torch.ones_like(place[:, 0], dtype=torch.bool)
+    for _ in range(iterations):
+        difference, _ = residual(patches, image, place, shear, shape)
+        there, turned, move = _compose(place, shear, _product(influence, difference))
+        place = torch.where(moving[:, None], there, place)
+        shear = torch.where(moving[:, None, None], turned, shear)
+        moving = moving & (move > CONVERGED)
+    return place, shear
 
 
 def finish(

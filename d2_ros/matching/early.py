@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
+import numpy as np
 import torch
 
+from d2_ros.features.device import to_device
 from d2_ros.features.early import EarlyMap
 from d2_ros.matching.pyramid import Level, Pyramid, halve, smooth
 
@@ -35,7 +37,7 @@ def early_pyramid(early: EarlyMap, levels: int) -> Pyramid:
     Pixel p of level 0 is p / 2**l in level l, as in a gray pyramid. The maps are smooth enough
     to be interpolated between their own cells.
     """
-    scale = torch.from_numpy(early.scale).float().to(early.values.device)
+    scale = to_device(early.scale.astype(np.float32), early.values.device)
     maps = smooth(early.values[None].contiguous())
     pyramid = [_level(maps, scale, 0)]
     while len(pyramid) < levels and min(maps.shape[2:]) >= 32:

@@ -87,15 +87,18 @@ def _match(descriptors: torch.Tensor, keyframes: Sequence[torch.Tensor], number:
     best, forward = similarity.max(2)
     # The best of every column tells mutual pairs as well as its place would, and is found faster.
     mutual = (torch.gather(similarity.amax(1), 1, forward) == best) & (best > -2.0)
-    keyframe, index = (axis.cpu().numpy() for axis in torch.nonzero(mutual, as_tuple=True))
-    theirs = forward[mutual].cpu().numpy()
+    # What is not mutual comes back as well, in one transfer: to be rid of it on a GPU takes as many
+    # as there are columns. A float32 holds every row up to 2^24.
+    table = torch.stack([mutual.float(), forward.float(), best.float()]).cpu().numpy()
+    keyframe, index = np.nonzero(table[0])
+    theirs = table[1, keyframe, index].astype(np.int64)
     # Of descriptors that are all alike, only the first is taken.
     first = np.sort(np.unique(keyframe * similarity.shape[2] + theirs, return_index=True)[1])
     return Matches(
         index[first],
         keyframe[first] + number,
         theirs[first],
-        best[mutual].float().cpu().numpy()[first],
+        table[2, keyframe, index][first],
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from d2_ros.features.device import to_device
 from d2_ros.matching.pyramid import SMOOTHING_ENERGY, Level, Pyramid, inside, sample, smooth_patches
 
 _WINDOW_SIGMA = 0.5  # of the Gaussian window, in patch radii
@@ -117,7 +118,7 @@ class Templates(Patches):
 
 
 def gather(parts: Sequence[tuple[Templates, torch.Tensor]]) -> Templates:
-    """The patches of some rows of several images, in order."""
+    """The patches of some rows (on their device) of several images, in order."""
     count = sum(len(rows) for _, rows in parts)
     columns = []
     for name, column in vars(parts[0][0]).items():
@@ -125,7 +126,7 @@ def gather(parts: Sequence[tuple[Templates, torch.Tensor]]) -> Templates:
         begin = 0
         for patches, rows in parts:  # straight to their place: there is much to copy
             place = gathered[begin : begin + len(rows)]
-            torch.index_select(getattr(patches, name), 0, rows.to(column.device), out=place)
+            torch.index_select(getattr(patches, name), 0, rows, out=place)
             begin += len(rows)
         columns.append(gathered)
     return Templates(*columns)
@@ -143,15 +144,23 @@ def cut(pyramid: Pyramid, centres: NDArray[np.float64], radius: int) -> tuple[Te
     radius
         Of the patch, px of each level.
     """
-    levels = [cut_plain(image, centres / 2**level, radius) for level, image in enumerate(pyramid)]
+    places = _places(centres, pyramid[0].device)
+    levels = [_cut(image, places / 2**level, radius) for level, image in enumerate(pyramid)]
     shape = disc(radius, pyramid[0].device)
     return tuple(Templates(**vars(patches), noise=_noise(patches, shape)) for patches in levels)
 
 
 def cut_plain(image: Level, centres: NDArray[np.float64], radius: int) -> Patches:
     """The same at one level, of whose pixels `centres` are."""
+    return _cut(image, _places(centres, image.device), radius)
+
+
+def _places(centres: NDArray[np.float64], device: torch.device) -> torch.Tensor:
+    return to_device(np.ascontiguousarray(centres, np.float32), device)
+
+
+def _cut(image: Level, centre: torch.Tensor, radius: int) -> Patches:
     shape = disc(radius, image.device)
-    centre = torch.from_numpy(np.ascontiguousarray(centres, np.float32)).to(image.device)
     side, pixels = 2 * radius + 3, len(shape.offsets)
     square = sample(image, (centre[:, None] + patch_grid(radius + 1, image.device)))
     square = square.view(-1, side, side)  # a row per patch and channel
@@ -206,7 +215,9 @@ def normal_equations(
     weighted = jacobian * weight[:, None]
     hessian = weighted @ jacobian.transpose(1, 2)
     diagonal = hessian.diagonal(dim1=1, dim2=2)
-    return weighted, torch.linalg.inv(hessian + torch.diag_embed(DAMPING * diagonal + 1e-6))
+    # Damped, it has an inverse: to ask the GPU whether it has found one would be to wait for it.
+    damped = hessian + torch.diag_embed(DAMPING * diagonal + 1e-6)
+    return weighted, torch.linalg.inv_ex(damped).inverse
 
 
 def _noise(patches: Patches, shape: Disc) -> torch.Tensor:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from d2_ros.features.device import to_device
+
 _SMOOTHING = (0.1, 0.8, 0.1)
 SMOOTHING_ENERGY = sum(weight**2 for weight in _SMOOTHING) ** 2
 """Variance of white noise after the smoothing of :func:`build_pyramid`, per unit."""
@@ -69,7 +71,7 @@ def build_pyramid(plane: NDArray[np.float32], levels: int, device: torch.device)
     than the one it is compared with by an amount that depends on its place, which moves
     high-contrast corners by up to 0.2 px.
     """
-    image = torch.from_numpy(plane).to(device)[None, None]
+    image = to_device(plane, device)[None, None]
     pyramid = [_doubled(smooth(image))]
     while len(pyramid) < levels and min(image.shape[2:]) >= 32:
         image = halve(image)
@@ -110,10 +112,18 @@ def _lanczos(shift: float) -> tuple[float, ...]:
 
 def _level(texels: torch.Tensor, fine: int) -> Level:
     height, width = texels.shape[2:]
-    last = torch.tensor([width - 1, height - 1], device=texels.device)
-    # Pixel p has its centre at texel fine * p + (fine - 1) / 2.
     size = (width // fine, height // fine)
-    return Level(texels, size, 2 * fine / last, (fine - 1) / last - 1)
+    return Level(texels, size, *_placing(width, height, fine, texels.device))
+
+
+@lru_cache(maxsize=64)
+def _placing(
+    width: int, height: int, fine: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`scale` and `shift` of a level of so many texels, sent to each device once."""
+    last = torch.tensor([width - 1, height - 1], device=device)
+    # Pixel p has its centre at texel fine * p + (fine - 1) / 2.
+    return 2 * fine / last, (fine - 1) / last - 1
 
 
 def _filter(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import Config
+from d2_ros.features.device import to_device
 from d2_ros.matching.alignment import accept, align, forward_backward
 from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import match
@@ -69,7 +70,7 @@ def find_right(left: View, right: View, config: Config, device: torch.device) ->
     ``(N,)`` of :data:`~d2_ros.records.RIGHT`, one row per feature of the left view.
     """
     found: NDArray[np.void] = np.full(len(left.result.features), np.nan, RIGHT)
-    descriptors = [torch.from_numpy(view.result.descriptors).to(device) for view in (left, right)]
+    descriptors = [to_device(view.result.descriptors, device) for view in (left, right)]
     matches = match(descriptors[0], descriptors[1:])
     index, other, settings = matches.index, matches.keyframe_index, config.matching
 
@@ -119,6 +120,9 @@ def _aligned(
     good = np.flatnonzero(accept(aligned, detected, settings))
     warps = aligned.warps.select(good)
     patches = cut(second[:1], warps.pixels, settings.patch_radius)[0]
-    error = forward_backward(patches, warps.pixels, warps, first, centres[good], settings)
+    each, one = np.arange(len(good)), np.zeros(len(good), np.int64)
+    error = forward_backward(
+        patches, each, warps.pixels, warps, [first], one, centres[good], settings
+    )
     returned = error <= settings.max_forward_backward
     return good[returned], warps.pixels[returned]

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from d2_ros.features.device import to_device
 from d2_ros.features.extractor import Features, describe, redetect
 from d2_ros.matching.motion import predict
 from d2_ros.tracks.keyframe import Keyframe
@@ -53,7 +54,7 @@ def find_lost(
     -------
     Features and tracks with the keypoints found again appended.
     """
-    lost, places, channels = [], [], []
+    lost, places, rows_of, seen_in = [], [], [], []
     seen = set(tracks.tolist())
     for keyframe, (rows, keyframe_rows) in reversed(list(zip(window, pairs, strict=True))):
         known = keyframe.obs
@@ -69,23 +70,24 @@ def find_lost(
         seen.update(known.tracks[missing].tolist())
         lost.append(known.tracks[missing])
         places.append(warps.pixels)
-        channels.append(known.channels[torch.from_numpy(missing).to(known.channels.device)])
+        rows_of.append(np.flatnonzero(missing) + sum(len(other) for other in seen_in))
+        seen_in.append(known.channels)
     if not lost:
         return features, tracks
     names, expected = np.concatenate(lost), np.concatenate(places)
     within = np.all((expected > _MARGIN) & (expected < np.array(size) - 1 - _MARGIN), axis=1)
-    found, pixels, scores = redetect(features.response, expected, torch.cat(channels), _RADIUS)
+    every = torch.cat(seen_in)
+    channels = every[to_device(np.concatenate(rows_of), every.device)]
+    found, pixels, scores = redetect(features.response, expected, channels, _RADIUS)
     pixels[~found] = expected[~found]
     found = (found | np.isin(names, recent)) & within
     names, pixels, scores = names[found], pixels[found], scores[found]
-    channel = torch.cat(channels)[torch.from_numpy(found).to(channels[0].device)]
     tracks = tracks.copy()
     taken, fresh = _claim(features.keypoints, tracks, pixels)
     tracks[taken[fresh == 1]] = names[fresh == 1]
     add = fresh == 2
-    joined = _append(
-        features, pixels[add], scores[add], channel[torch.from_numpy(add).to(channel.device)]
-    )
+    added = channels[to_device(np.flatnonzero(found)[add], channels.device)]
+    joined = _append(features, pixels[add], scores[add], added)
     return joined, np.concatenate([tracks, names[add]])
 
 

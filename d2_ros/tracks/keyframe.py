@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from d2_ros.features.device import to_device
 from d2_ros.matching.multiscale import cut_small
 from d2_ros.matching.patches import Templates, cut
 from d2_ros.tracks.graph import Edges
@@ -36,7 +36,7 @@ class KeyframePatches:
 
     def select(self, rows: NDArray[np.int64]) -> KeyframePatches:
         """Those of `rows`."""
-        chosen = torch.from_numpy(rows).to(self.small.values.device)
+        chosen = to_device(rows, self.small.values.device)
         levels = tuple(patches.select(chosen) for patches in self.levels)
         return KeyframePatches(self.anchors[rows], levels, self.small.select(chosen))
 

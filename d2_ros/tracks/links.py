@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from d2_ros.features.device import to_device
 from d2_ros.matching.neighbours import Matches
 from d2_ros.tracks.graph import assign_tracks
 from d2_ros.tracks.keyframe import Keyframe
@@ -147,12 +148,13 @@ def _similarity(
     keyframe_index: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """Of links that are ordered by keyframe."""
+    ends = np.stack([index, keyframe_index], 1)
+    sizes = np.bincount(keyframe_of, minlength=len(window)).tolist()
     parts = []
-    for number, keyframe in enumerate(window):
-        here = keyframe_of == number
-        ours, theirs = (
-            torch.from_numpy(rows[here]).to(descriptors.device) for rows in (index, keyframe_index)
-        )
+    for keyframe, rows in zip(
+        window, to_device(ends, descriptors.device).split(sizes), strict=True
+    ):
+        ours, theirs = rows.unbind(1)
         parts.append((descriptors[ours] * keyframe.obs.descriptors[theirs]).sum(1))
     similarity: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()
     return similarity

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from d2_ros.config import AlignmentConfig
@@ -323,16 +322,7 @@ def _back_errors(
     """Forward-backward error of each link `rows`, px."""
     owner, patch = np.unique(links.index[rows], return_inverse=True)
     patches = cut_plain(seen.view.pyramid_of(early)[0], place[owner], config.patch_radius)
-    error = np.full(len(rows), np.inf)
-    for number, keyframe in enumerate(templates.window):
-        here = np.flatnonzero(links.keyframe[rows] == number)
-        if len(here):
-            error[here] = forward_backward(
-                patches.select(torch.from_numpy(patch[here]).to(patches.values.device)),
-                place[owner[patch[here]]],
-                found.select(here),
-                keyframe.view.pyramid_of(early),
-                templates.anchors[rows[here]],
-                config,
-            )
-    return error
+    numbers, target = np.unique(links.keyframe[rows], return_inverse=True)
+    targets = [templates.window[number].view.pyramid_of(early) for number in numbers]
+    origin, centres = templates.anchors[rows], place[owner[patch]]
+    return forward_backward(patches, patch, centres, found, targets, target, origin, config)

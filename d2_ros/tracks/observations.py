@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from d2_ros.features.device import to_device
 from d2_ros.features.extractor import Features
 
 
@@ -59,7 +60,7 @@ class Observations:
 
     def select(self, rows: NDArray[np.int64]) -> Observations:
         """The observations of `rows`."""
-        chosen = torch.from_numpy(rows).to(self.descriptors.device)
+        chosen = to_device(rows, self.descriptors.device)
         columns: dict[str, Any] = {
             name: column[chosen if isinstance(column, torch.Tensor) else rows]
             for name, column in vars(self).items()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from d2_ros.features.device import to_device
 from d2_ros.matching.neighbours import Matches
 from d2_ros.matching.patches import Templates, cut, gather
 from d2_ros.tracks.keyframe import Keyframe
@@ -50,18 +51,19 @@ class LinkTemplates:
         all_levels = zip(
             *(keyframe.patches.levels[:levels] for keyframe in self.window), strict=False
         )
-        return [self._gather(level, rows) for level in all_levels]
+        chosen = self._rows(rows)
+        return [gather(list(zip(level, chosen, strict=True))) for level in all_levels]
 
     def small(self, rows: Rows) -> Templates:
         """The small patches of links `rows` (ascending)."""
-        return self._gather([keyframe.patches.small for keyframe in self.window], rows)
+        patches = [keyframe.patches.small for keyframe in self.window]
+        return gather(list(zip(patches, self._rows(rows), strict=True)))
 
-    def _gather(self, patches: Sequence[Templates], rows: Rows) -> Templates:
-        chosen = [
-            torch.from_numpy(self.keyframe_index[rows[self.keyframe[rows] == number]])
-            for number in range(len(self.window))
-        ]
-        return gather(list(zip(patches, chosen, strict=True)))
+    def _rows(self, rows: Rows) -> tuple[torch.Tensor, ...]:
+        """For every keyframe, its rows of links `rows` (ascending), on the device."""
+        device = self.window[0].patches.small.values.device
+        sizes = np.bincount(self.keyframe[rows], minlength=len(self.window)).tolist()
+        return to_device(self.keyframe_index[rows], device).split(sizes)
 
     def early_patches(self, rows: Rows, levels: int, radius: int) -> list[Templates]:
         """The same of early maps, cut now: few frames need them."""
@@ -72,6 +74,6 @@ class LinkTemplates:
                 pyramid = keyframe.view.pyramid_of(True)[:levels]
                 parts.append(cut(pyramid, self.anchors[here], radius))
         return [
-            gather([(patches, torch.arange(len(patches))) for patches in level])
+            gather([(part, torch.arange(len(part), device=part.values.device)) for part in level])
             for level in zip(*parts, strict=False)
         ]

@@ -81,7 +81,10 @@ def run(pair, *starts, config=None):
     warps = [Warps(start, identities(len(places))) for start in starts]
     found = align(patches, pyramids[1], warps, config)
     there = cut(pyramids[1], found.warps.pixels, config.patch_radius)[0]
-    back = forward_backward(there, found.warps.pixels, found.warps, pyramids[0], places, config)
+    each, first = np.arange(len(places)), np.zeros(len(places), np.int64)
+    back = forward_backward(
+        there, each, found.warps.pixels, found.warps, [pyramids[0]], first, places, config
+    )
     return found, accept(found, starts[0], config) & (back <= config.max_forward_backward)
 
 

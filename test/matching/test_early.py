@@ -76,7 +76,10 @@ def measure(pyramids, places, truth, min_correlation):
     warps = Warps(start, np.tile(np.eye(2), (len(places), 1, 1)))
     found = align(cut(one, places, config.patch_radius), two, [warps], config)
     there = cut(two, found.warps.pixels, config.patch_radius)[0]
-    back = forward_backward(there, found.warps.pixels, found.warps, one, places, config)
+    each, first = np.arange(len(places)), np.zeros(len(places), np.int64)
+    back = forward_backward(
+        there, each, found.warps.pixels, found.warps, [one], first, places, config
+    )
     good = accept(found, start, config) & (back <= config.max_forward_backward)
     return found, found.warps.pixels - truth, good
 
