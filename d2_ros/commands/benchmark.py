@@ -158,7 +158,9 @@ def benchmark(
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(min=0.1, help="With --live: how long is measured.", show_default="60"),
+        typer.Option(
+            min=0.1, max=86_400, help="With --live: how long is measured.", show_default="60"
+        ),
     ] = None,
     scaling: Annotated[
         list[Scaling] | None, typer.Option(help="Also measure over this; repeatable.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Plan:
     seconds: float
     warmup: float
     frames: int
+
+    def __post_init__(self) -> None:
+        for option, value in (("--live", self.rate), ("--seconds", self.seconds)):
+            if not math.isfinite(value):
+                raise D2RosError(f"{option} is {value}; it must be a positive number")
 
 
 def benchmark_live(

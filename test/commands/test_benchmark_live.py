@@ -219,11 +219,13 @@ def test_a_signal_ends_the_command_with_what_it_has(
     assert "Traceback" not in outcome.err
 
 
-def test_options_that_do_not_go_together_are_a_sentence(tmp_path, d2_ros):
+def test_numbers_that_are_none_and_options_that_do_not_go_together_are_a_sentence(tmp_path, d2_ros):
     for number, size in enumerate([(48, 64), (60, 80)]):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros(size, np.uint8))
     for arguments, words in (
         ([SOURCE, "--seconds", 3], "--live RATE"),
+        ([SOURCE, "--live", "nan"], "--live is nan"),
+        ([SOURCE, "--live", 10, "--seconds", "nan"], "--seconds is nan"),
         ([SOURCE, "--live", 10, "--scaling", "size"], "leave --scaling out"),
         ([SOURCE, "--live", 10, "-p", "input.qos:=replay"], "plays to a live node"),
         ([tmp_path, "--live", 10], "images of one size"),
