@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from d2_ros import config_text
-from d2_ros.config import parameters
+from d2_ros.config import Config, check_config, parameters, with_values
 from d2_ros.parameter_files import load_params_file
+from d2_ros.tracks.policy import may_follow
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,3 +40,19 @@ def test_the_page_has_one_row_per_parameter() -> None:
         assert len(rows) == 1
         assert parameter.description in rows[0]
         assert parameter.range_text in rows[0]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_parameter_file_is_one_that_the_node_takes(path: Path) -> None:
+    values = load_params_file(path)
+    assert values
+    check_config(with_values(Config(), values))
+
+
+def test_the_preset_for_weak_computers_follows_and_every_line_of_it_changes_something() -> None:
+    values = load_params_file(ROOT / "config" / "light.yaml")
+    assert values is not None
+    assert may_follow(with_values(Config(), values))
+    defaults = {parameter.name: parameter.default for parameter in parameters()}
+    assert all(defaults[name] != value for name, value in values.items())
+    assert not {"runtime", "precision", "device"} & set(values)  # chosen by what the machine has

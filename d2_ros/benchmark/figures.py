@@ -27,6 +27,21 @@ SCALING_COLUMNS: tuple[Column, ...] = (
     ("host_mib", "host MiB", "{:.0f}"),
     ("device_mib", "device MiB", "{:.0f}"),
 )
+LIVE_COLUMNS: tuple[Column, ...] = (
+    ("offered", "offered", "{:d}"),
+    ("processed", "processed", "{:d}"),
+    ("dropped", "dropped", "{:d}"),
+    ("frames_per_second", "frames/s", "{:.2f}"),
+    *((f"latency_{name}_ms", f"{name} ms", "{:.1f}") for name in ("p50", "p95", "p99", "max")),
+    ("longest_stop_ms", "longest stop ms", "{:.0f}"),
+    ("tracks", "tracks", "{:.0f}"),
+    ("followed", "followed", "{:d}"),
+    ("extracted", "extracted", "{:d}"),
+    ("keyframes", "keyframes", "{:d}"),
+    ("cpu_share", "CPU", "{:.0%}"),
+    ("memory_start_mib", "MiB at start", "{:.0f}"),
+    ("memory_end_mib", "MiB at end", "{:.0f}"),
+)
 
 
 def stage_figures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import resource
@@ -104,6 +105,33 @@ def memory(device: torch.device) -> dict[str, float]:
         found["device_mib"] = torch.cuda.memory_allocated(device) / MIB
         found["device_peak_mib"] = torch.cuda.max_memory_allocated(device) / MIB
     return found
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU time so far, s, and memory in use, MiB, of this process and its children."""
+
+    cpu_s: float
+    memory_mib: float
+
+
+def usage() -> Usage:
+    """What this process and those that it has started with multiprocessing use.
+
+    Pages that they share count for each. Outside of Linux children count when they have ended.
+    """
+    ended = os.times()
+    cpu = ended.user + ended.system + ended.children_user + ended.children_system
+    memory_mib = memory(torch.device("cpu")).get("host_mib", 0.0)
+    for child in multiprocessing.active_children():
+        try:
+            stat = Path(f"/proc/{child.pid}/stat").read_text(encoding="utf-8")
+        except OSError:  # ended since, or no Linux
+            continue
+        fields = stat.rpartition(")")[2].split()  # the name before may hold anything
+        cpu += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        memory_mib += int(fields[21]) * resource.getpagesize() / MIB
+    return Usage(cpu, memory_mib)
 
 
 class PowerMeter:

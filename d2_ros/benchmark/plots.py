@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from d2_ros.benchmark.live import LiveRun
 from d2_ros.evaluation.plots import legend_above, png
 
 
@@ -38,6 +39,20 @@ def frame_times(times: Mapping[str, NDArray[np.float64]]) -> bytes:
         for name in ("total", "network", "rest"):
             axes.plot(times[name], linewidth=1, label=name)
         axes.set(xlabel="frame", ylabel="time, ms", ylim=(0, None))
+        legend_above(axes)
+
+    return png(draw)
+
+
+def latencies(runs: Mapping[str, LiveRun]) -> bytes:
+    """Time from when a frame was due to its result, of every processed frame."""
+
+    def draw(axes: Axes) -> None:
+        for name, run in runs.items():
+            due = np.array([result.due for result in run.results])
+            finished = np.array([result.finished for result in run.results])
+            axes.plot(due - run.start, (finished - due) * 1e3, ".", markersize=3, label=name)
+        axes.set(xlabel="time, s", ylabel="latency, ms", yscale="log")
         legend_above(axes)
 
     return png(draw)

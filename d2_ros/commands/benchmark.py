@@ -110,11 +110,11 @@ class Bench:
         from d2_ros.commands.replay import ResultWriter
         from d2_ros.frontend import FrontEnd
 
-        writer = ResultWriter(_Serialiser(), config.output)
+        writer = ResultWriter(Serialiser(), config.output)
         return Channel(FrontEnd(config, self.extractor), {"serialisation": writer, **others})
 
 
-class _Serialiser:
+class Serialiser:
     """Makes a bag's bytes of every message and drops them."""
 
     def write(self, topic: str, message: Any) -> None:
@@ -136,10 +136,32 @@ def benchmark(
         str,
         typer.Argument(metavar="[SRC]", help="Any source; one that is too short starts over."),
     ] = "synthetic",
-    frames: Annotated[int, typer.Option(min=1, help="Frames measured.")] = 200,
+    frames: Annotated[
+        int, typer.Option(min=1, help="Frames measured; with --live: played, over and over.")
+    ] = 200,
     warmup: Annotated[
-        int, typer.Option(min=1, help="Frames before, at least until the window is full.")
+        int,
+        typer.Option(
+            min=1,
+            help="Frames before, at least until the window is full; with --live: seconds from the "
+            "first result on.",
+        ),
     ] = 10,
+    live: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=1000,
+            metavar="RATE",
+            help="Play at so many frames per second, next to KLT.",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, max=86_400, help="With --live: how long is measured.", show_default="60"
+        ),
+    ] = None,
     scaling: Annotated[
         list[Scaling] | None, typer.Option(help="Also measure over this; repeatable.")
     ] = None,
@@ -158,6 +180,9 @@ def benchmark(
     listens to. On a GPU every stage waits for the device at its end, and a second run without that
     gives ``unsettled_total_p50_ms``. The floors are what a matrix product and a copy, measured at
     the start, would allow.
+
+    With --live instead: frames at a camera's rate, the newest wins, as in the live node; what is
+    processed, how late, and what it costs, next to KLT.
     """
     from d2_ros.benchmark.figures import run_figures, stage_figures, with_rest
     from d2_ros.benchmark.floors import floors_ms
@@ -168,15 +193,25 @@ def benchmark(
     from d2_ros.sources import open_source
 
     config = load_config(params_file, overrides)
+    if live is None and seconds is not None:
+        raise D2RosError(f"--seconds {seconds:g} is for --live RATE; give both, or neither")
+    if live is not None and scaling:
+        raise D2RosError("--live makes no scaling tables; leave --scaling out")
     opened = open_source(source, image_topic)
     output_files([json], source, params_file)
     folder = output_folder(out, source) if out else None
+    if live is not None:
+        from d2_ros.commands.benchmark_live import Plan, benchmark_live
+
+        plan = Plan(live, 60.0 if seconds is None else seconds, warmup, frames)
+        benchmark_live(opened, config, plan, folder, json)
+        return
     height, width = next(endless(opened)).image.shape[:2]
     extractor = Extractor(config)
     machine = measure_machine(extractor.device, extractor.dtype)
     bench = Bench(opened, extractor, frames, warmup)
 
-    with _publisher(config) as others:
+    with publisher(config) as others:
         measured = bench.measure(Run(config), "Measuring", others=others)
     floors = floors_ms(config, machine, (width, height), measured.means["keypoints"])
     stages = stage_figures(measured, floors)
@@ -209,7 +244,7 @@ def benchmark(
 
 
 @contextmanager
-def _publisher(config: Config) -> Iterator[dict[str, Writer]]:
+def publisher(config: Config) -> Iterator[dict[str, Writer]]:
     """The stage ``publishing``, where ROS is there."""
     from d2_ros.node import require_ros
 

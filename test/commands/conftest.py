@@ -87,7 +87,7 @@ def fake_frontend(monkeypatch):
     """Put the fake in the front-end's place; returns the list of those that were built."""
     built = []
 
-    def build(config):
+    def build(config, *_):
         built.append(FakeFrontEnd(config))
         return built[-1]
 

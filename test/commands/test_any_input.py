@@ -253,7 +253,8 @@ VERBS: dict[str, tuple[list[st.SearchStrategy[list[str]]], list[st.SearchStrateg
     "benchmark": (
         [SOURCES.map(lambda s: [s])],
         [*COMMON, option("--frames", NUMBERS), option("--warmup", NUMBERS),
-         option("--out", OUTPUTS), option("--scaling", TOKENS | st.just("size"))],
+         option("--out", OUTPUTS), option("--scaling", TOKENS | st.just("size")),
+         option("--live", NUMBERS), option("--seconds", NUMBERS)],
     ),
     "train": (
         [option("--config", FILES), option("--out", OUTPUTS)],

@@ -120,7 +120,7 @@ def test_without_ros_publishing_is_left_out_and_said_so(monkeypatch, capsys):
         raise D2RosError("this command needs ROS 2")
 
     monkeypatch.setattr("d2_ros.node.require_ros", absent)
-    with benchmark._publisher(Config()) as others:
+    with benchmark.publisher(Config()) as others:
         assert others == {}
     assert "Publishing is not timed" in capsys.readouterr().err
 

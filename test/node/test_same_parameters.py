@@ -138,6 +138,7 @@ FILES = {
     "        subscription: {reliability: reliable}\n    output.descriptors: uint8\n",
     "for another": "camera:\n  ros__parameters: {fps: 30}\n",
     "stereo": (ROOT / "config" / "stereo.yaml").read_text(),
+    "light": (ROOT / "config" / "light.yaml").read_text(),
     "defaults": (ROOT / "config" / "frontend.yaml").read_text(),
     "nothing": "# nothing\n",
 }
