@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from d2_ros.matching import compiled
-from d2_ros.matching.patches import cut, disc
+from d2_ros.matching.cutting import cut
+from d2_ros.matching.patches import disc
 from d2_ros.matching.pyramid import build_pyramid
 
 

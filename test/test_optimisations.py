@@ -14,7 +14,8 @@ from d2_ros.features import extractor as extractor_module
 from d2_ros.features.extractor import Extractor
 from d2_ros.frontend import FrontEnd
 from d2_ros.matching import alignment, batched, neighbours
-from d2_ros.matching.patches import cut, gather
+from d2_ros.matching.cutting import cut
+from d2_ros.matching.patches import gather
 from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.matching.warps import Warps
 from d2_ros.records import columns

@@ -1,4 +1,4 @@
-"""``d2-ros doctor --self-test``: every stage on this machine's device, held against the CPU in fp32.
+"""``d2-ros doctor --self-test``: every stage on this machine's device, against the CPU in fp32.
 
 Each stage gets the same input on both sides, so that the one that is wrong is the one that is
 named; the last one is the whole path, each side with its own network.
@@ -30,8 +30,9 @@ from d2_ros.features.device import to_device
 from d2_ros.features.extractor import Extractor, ResponseMap
 from d2_ros.frontend import FrontEnd
 from d2_ros.matching import batched
+from d2_ros.matching.cutting import cut
 from d2_ros.matching.neighbours import match
-from d2_ros.matching.patches import cut, disc
+from d2_ros.matching.patches import disc
 from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.matching.steps import steps_for
 from d2_ros.records import columns

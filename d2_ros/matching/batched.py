@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from d2_ros.matching.patches import Disc, Patches, moments, normal_equations, per_channel
-from d2_ros.matching.pyramid import Level, sample_grid
+from d2_ros.matching.patches import (
+    Disc,
+    Patches,
+    moments,
+    normal_equations,
+    patch_grid,
+    per_channel,
+)
+from d2_ros.matching.pyramid import Level, inside, sample, sample_grid
 
 CONVERGED = 0.03
 """px of the level: a step shorter than this is the last one."""
@@ -179,3 +186,27 @@ def _inverse2(matrix: torch.Tensor) -> torch.Tensor:
     determinant = a * d - b * c
     determinant = torch.where(determinant.abs() < 1e-6, 1e-6, determinant)
     return torch.stack([d, -b, -c, a], 1).view(-1, 2, 2) / determinant[:, None, None]
+
+
+def cut(image: Level, centres: torch.Tensor, shape: Disc) -> Patches:
+    """Cut patches around ``(N, 2)`` places of a level, px of that level."""
+    radius = shape.radius
+    side, pixels = 2 * radius + 3, len(shape.offsets)
+    square = sample(image, (centres[:, None] + patch_grid(radius + 1, image.device)))
+    square = square.view(-1, side, side)  # a row per patch and channel
+    dx = ((square[:, 1:-1, 2:] - square[:, 1:-1, :-2]) / 2).flatten(1)[:, shape.cells]
+    dy = ((square[:, 2:, 1:-1] - square[:, :-2, 1:-1]) / 2).flatten(1)[:, shape.cells]
+    core = square[:, 1:-1, 1:-1].flatten(1)[:, shape.cells]
+    weight = shape.window * inside(image, centres[:, None] + shape.offsets)
+    weight = per_channel(weight, image.channels)
+    mean, spread = moments(core, weight.view(-1, pixels))
+    core = (core - mean[:, None]) / spread[:, None]
+    gradient = torch.stack([dx, dy], 1) / spread[:, None, None]
+    if image.channels > 1:
+        shares = spread.view(-1, image.channels) ** 2
+        spread = shares.mean(1).sqrt()
+        shares = shares / shares.sum(1, keepdim=True)
+        weight = (weight.view(*shares.shape, pixels) * shares[:, :, None]).flatten(1)
+        core = core.view(len(centres), -1)
+        gradient = gradient.view(len(centres), -1, 2, pixels).transpose(1, 2).flatten(2)
+    return Patches(core, gradient, weight, spread)

@@ -83,14 +83,37 @@ def finish(
     return place, shear, score
 
 
-def _given(patches: Patches, image: Level, shape: Disc) -> list[_Floats]:
-    """Patches, offsets, texels, and what turns pixels into those: factors, then offsets."""
+def cut(image: Level, centres: torch.Tensor, shape: Disc) -> Patches:
+    """See :func:`d2_ros.matching.batched.cut`."""
+    count, pixels = len(centres), len(shape.offsets)
+    values, weight = torch.empty((count, pixels)), torch.empty((count, pixels))
+    gradient, spread = torch.empty((count, 2, pixels)), torch.empty(count)
+    side = 2 * shape.radius + 3
+    # Of a place in the square that is one pixel wider to each side.
+    cells = shape.cells + 2 * (shape.cells // (2 * shape.radius + 1)) + side + 1
+    parts = min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    with _one_caller:
+        numba.set_num_threads(parts)
+        _cuts(
+            np.empty((parts, side * side), np.float32), MIN_SPREAD, np.array(image.size),
+            *_arrays(image.texels[0, 0], _to_texels(image), centres, shape.offsets),
+            cells.numpy(), *_arrays(shape.window, values, gradient, weight, spread),
+        )  # fmt: skip
+    return Patches(values, gradient, weight, spread)
+
+
+def _to_texels(image: Level) -> torch.Tensor:
+    """What turns pixels into texels: factors, then offsets, ``(2, 2)``."""
     height, width = image.texels.shape[2:]
     half = torch.tensor([(width - 1) / 2, (height - 1) / 2])
-    to_texels = torch.stack([image.scale * half, (image.shift + 1) * half])
+    return torch.stack([image.scale * half, (image.shift + 1) * half])
+
+
+def _given(patches: Patches, image: Level, shape: Disc) -> list[_Floats]:
+    """Patches, offsets, texels, and what turns pixels into those."""
     return _arrays(
         patches.values, patches.gradient, patches.weight, shape.offsets.T,
-        image.texels[0, 0], to_texels,
+        image.texels[0, 0], _to_texels(image),
     )  # fmt: skip
 
 
@@ -415,3 +438,62 @@ def _finishes(
             warp = _place(to_texels, pixels[m], affine[m])
             agreement = _agreement(own, texels, warp, limits)
             score[m, 0], score[m, 1], score[m, 2] = agreement[2], agreement[3], agreement[4]
+
+
+@machine_code(
+    types.void(
+        _TABLE, float64, int64[::1], _TABLE, _TABLE, _TABLE, _TABLE, int64[::1],
+        float32[::1], _TABLE, _CUBE, _TABLE, float32[::1],
+    ),
+    parallel=True,
+)  # fmt: skip
+def _cuts(
+    squares: _Floats,
+    min_spread: float,
+    size: NDArray[np.int64],
+    texels: _Floats,
+    to_texels: _Floats,
+    centres: _Floats,
+    offsets: _Floats,
+    cells: NDArray[np.int64],
+    window: _Floats,
+    values: _Floats,
+    gradient: _Floats,
+    weight: _Floats,
+    spread: _Floats,
+) -> None:
+    parts, count, pixels = len(squares), len(centres), len(cells)
+    height, width = texels.shape
+    flat = texels.reshape(texels.size)
+    side = int(math.sqrt(squares.shape[1]) + 0.5)
+    right, down = np.float32(size[0] - 1), np.float32(size[1] - 1)
+    for part in prange(parts):
+        square = squares[part]
+        for m in range(count * part // parts, count * (part + 1) // parts):
+            u, v = centres[m, 0], centres[m, 1]
+            for row in range(side):
+                y = (v + np.float32(row - side // 2)) * to_texels[0, 1] + to_texels[1, 1]
+                for column in range(side):
+                    x = (u + np.float32(column - side // 2)) * to_texels[0, 0] + to_texels[1, 0]
+                    square[row * side + column] = _sample(flat, width, height, x, y)
+            total, first = np.float32(0), np.float32(0)
+            for p in range(pixels):
+                x, y = u + offsets[p, 0], v + offsets[p, 1]
+                seen = x >= 0 and y >= 0 and x <= right and y <= down
+                weight[m, p] = window[p] if seen else np.float32(0)
+                total += weight[m, p]
+                first += weight[m, p] * square[cells[p]]
+            total = max(total, np.float32(1e-6))
+            mean, second = first / total, np.float32(0)
+            for p in range(pixels):
+                off = square[cells[p]] - mean
+                second += weight[m, p] * off * off
+            spread[m] = max(np.float32(math.sqrt(second / total)), np.float32(min_spread))
+            scale = np.float32(1) / spread[m]
+            for p in range(pixels):
+                cell = cells[p]
+                values[m, p] = (square[cell] - mean) * scale
+                across = square[cell + 1] - square[cell - 1]
+                along = square[cell + side] - square[cell - side]
+                gradient[m, 0, p] = across * np.float32(0.5) * scale
+                gradient[m, 1, p] = along * np.float32(0.5) * scale

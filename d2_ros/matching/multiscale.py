@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching.alignment import align
-from d2_ros.matching.patches import Templates, cut
+from d2_ros.matching.cutting import cut
+from d2_ros.matching.patches import Templates
 from d2_ros.matching.pyramid import Pyramid
 from d2_ros.matching.warps import Alignment
 

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from d2_ros.features.device import to_device
-from d2_ros.matching.pyramid import SMOOTHING_ENERGY, Level, Pyramid, inside, sample, smooth_patches
+from d2_ros.matching.pyramid import SMOOTHING_ENERGY, smooth_patches
 
 _WINDOW_SIGMA = 0.5  # of the Gaussian window, in patch radii
 MIN_SPREAD = 1e-3  # gray values: a patch flatter than this has no texture at all
@@ -132,56 +129,6 @@ def gather(parts: Sequence[tuple[Templates, torch.Tensor]]) -> Templates:
     return Templates(*columns)
 
 
-def cut(pyramid: Pyramid, centres: NDArray[np.float64], radius: int) -> tuple[Templates, ...]:
-    """Cut patches around places of an image, at every level of its pyramid.
-
-    Parameters
-    ----------
-    pyramid
-        Of the image.
-    centres
-        ``(N, 2)`` px; patches that reach over the border weigh nothing there.
-    radius
-        Of the patch, px of each level.
-    """
-    places = _places(centres, pyramid[0].device)
-    levels = [_cut(image, places / 2**level, radius) for level, image in enumerate(pyramid)]
-    shape = disc(radius, pyramid[0].device)
-    return tuple(Templates(**vars(patches), noise=_noise(patches, shape)) for patches in levels)
-
-
-def cut_plain(image: Level, centres: NDArray[np.float64], radius: int) -> Patches:
-    """The same at one level, of whose pixels `centres` are."""
-    return _cut(image, _places(centres, image.device), radius)
-
-
-def _places(centres: NDArray[np.float64], device: torch.device) -> torch.Tensor:
-    return to_device(np.ascontiguousarray(centres, np.float32), device)
-
-
-def _cut(image: Level, centre: torch.Tensor, radius: int) -> Patches:
-    shape = disc(radius, image.device)
-    side, pixels = 2 * radius + 3, len(shape.offsets)
-    square = sample(image, (centre[:, None] + patch_grid(radius + 1, image.device)))
-    square = square.view(-1, side, side)  # a row per patch and channel
-    dx = ((square[:, 1:-1, 2:] - square[:, 1:-1, :-2]) / 2).flatten(1)[:, shape.cells]
-    dy = ((square[:, 2:, 1:-1] - square[:, :-2, 1:-1]) / 2).flatten(1)[:, shape.cells]
-    core = square[:, 1:-1, 1:-1].flatten(1)[:, shape.cells]
-    weight = shape.window * inside(image, centre[:, None] + shape.offsets)
-    weight = per_channel(weight, image.channels)
-    mean, spread = moments(core, weight.view(-1, pixels))
-    core = (core - mean[:, None]) / spread[:, None]
-    gradient = torch.stack([dx, dy], 1) / spread[:, None, None]
-    if image.channels > 1:
-        shares = spread.view(-1, image.channels) ** 2
-        spread = shares.mean(1).sqrt()
-        shares = shares / shares.sum(1, keepdim=True)
-        weight = (weight.view(*shares.shape, pixels) * shares[:, :, None]).flatten(1)
-        core = core.view(len(centre), -1)
-        gradient = gradient.view(len(centre), -1, 2, pixels).transpose(1, 2).flatten(2)
-    return Patches(core, gradient, weight, spread)
-
-
 def per_channel(values: torch.Tensor, channels: int) -> torch.Tensor:
     """Repeat what holds for every pixel for every channel, ``(M, P)`` -> ``(M, C P)``."""
     return values if channels == 1 else values.repeat(1, channels)
@@ -220,7 +167,7 @@ def normal_equations(
     return weighted, torch.linalg.inv_ex(damped).inverse
 
 
-def _noise(patches: Patches, shape: Disc) -> torch.Tensor:
+def noise(patches: Patches, shape: Disc) -> torch.Tensor:
     """Covariance of a place per unit of the residual's variance, ``(M, 2, 2)``."""
     weighted, inverse = normal_equations(patches, patches.weight, shape)
     influence = inverse[:, :2] @ weighted  # of the residual on the shift

@@ -14,6 +14,10 @@ from d2_ros.matching.pyramid import Level
 class Steps(Protocol):
     """What :mod:`~d2_ros.matching.batched` and :mod:`~d2_ros.matching.compiled` both offer."""
 
+    def cut(self, image: Level, centres: torch.Tensor, shape: Disc) -> Patches:
+        """Cut patches around ``(N, 2)`` places of a level, px of that level."""
+        ...
+
     def track(
         self,
         patches: Patches,

@@ -13,9 +13,9 @@ from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.features.device import to_device
 from d2_ros.matching.alignment import accept, align, forward_backward
+from d2_ros.matching.cutting import cut
 from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import match
-from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import Pyramid, build_pyramid, to_gray
 from d2_ros.matching.verification import verify
 from d2_ros.matching.warps import Warps

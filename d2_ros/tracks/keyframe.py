@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.features.device import to_device
+from d2_ros.matching.cutting import cut
 from d2_ros.matching.multiscale import cut_small
-from d2_ros.matching.patches import Templates, cut
+from d2_ros.matching.patches import Templates
 from d2_ros.tracks.graph import Edges
 from d2_ros.tracks.observations import Observations
 from d2_ros.tracks.view import View

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching.alignment import accept, align, forward_backward
+from d2_ros.matching.cutting import cut_plain
 from d2_ros.matching.motion import predict
 from d2_ros.matching.multiscale import with_disagreement
 from d2_ros.matching.neighbours import Matches
-from d2_ros.matching.patches import cut_plain
 from d2_ros.matching.pyramid import Pyramid
 from d2_ros.matching.warps import Alignment, Warps, join_alignments, replaced
 from d2_ros.tracks.graph import Edges, join, no_edges

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from d2_ros.features.device import to_device
+from d2_ros.matching.cutting import cut
 from d2_ros.matching.neighbours import Matches
-from d2_ros.matching.patches import Templates, cut, gather
+from d2_ros.matching.patches import Templates, gather
 from d2_ros.tracks.keyframe import Keyframe
 
 Rows = NDArray[np.int64]

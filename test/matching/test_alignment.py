@@ -23,8 +23,8 @@ from d2_ros.matching.alignment import (
     largest_sigma,
     predicted_sigma,
 )
+from d2_ros.matching.cutting import cut
 from d2_ros.matching.early import early_pyramid
-from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.matching.warps import Warps
 

@@ -13,8 +13,8 @@ from d2_ros.features.early import EarlyMap
 from d2_ros.features.extractor import Extractor
 from d2_ros.matching import alignment, batched
 from d2_ros.matching.alignment import accept, align, forward_backward
+from d2_ros.matching.cutting import cut
 from d2_ros.matching.early import LazyPyramid, early_pyramid
-from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import Level, build_pyramid, sample, to_gray
 from d2_ros.matching.warps import Warps
 

@@ -9,8 +9,8 @@ import torch
 
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching.alignment import align, largest_sigma
+from d2_ros.matching.cutting import cut
 from d2_ros.matching.multiscale import cut_small, disagreement, with_disagreement
-from d2_ros.matching.patches import cut
 from d2_ros.matching.pyramid import build_pyramid
 from d2_ros.matching.warps import Alignment, Warps
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from d2_ros.matching.patches import cut, disc, gather, patch_grid
+from d2_ros.matching.cutting import cut
+from d2_ros.matching.patches import disc, gather, patch_grid
 from d2_ros.matching.pyramid import build_pyramid
 
 CPU = torch.device("cpu")

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2_ros.matching import batched, compiled
-from d2_ros.matching.patches import cut, disc
+from d2_ros.matching.cutting import cut
+from d2_ros.matching.patches import disc
 from d2_ros.matching.pyramid import Level, build_pyramid
 from d2_ros.matching.steps import steps_for
 
@@ -34,6 +35,37 @@ def scene(seed, radius, count=150, contrast=25.0):
     affine = np.eye(2) + 0.05 * rng.normal(size=(2, count, 2, 2))
     warps = [torch.from_numpy(values.astype(np.float32)) for values in (pixels, affine)]
     return patches, level, *warps, disc(radius, CPU)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.integers(0, 10_000), st.sampled_from([4, 6, 11]), st.integers(0, 1), st.integers(1, 3))
+def test_patches_are_cut_the_same(seed, radius, number, threads):
+    rng = np.random.default_rng(seed)
+    level = build_pyramid(image(seed), 2, CPU)[number]
+    centres = rng.uniform([-15, -15], np.array(level.size) + 15, (80, 2)).astype(np.float32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = compiled.cut(level, torch.from_numpy(centres), disc(radius, CPU))
+    finally:
+        torch.set_num_threads(before)
+    expected = batched.cut(level, torch.from_numpy(centres), disc(radius, CPU))
+    for name, column in vars(expected).items():
+        ours = getattr(found, name)
+        assert ours.shape == column.shape
+        clear = expected.spread > 0.1  # what is flat has hardly any values to compare
+        torch.testing.assert_close(ours[clear], column[clear], atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(found.weight, expected.weight, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_cutting_nowhere_does_no_harm(bad):
+    level = build_pyramid(image(0), 1, CPU)[0]
+    centres = torch.tensor([[bad, 20.0], [30.0, bad], [30.0, 20.0]])
+    found = compiled.cut(level, centres, disc(6, CPU))
+    assert (found.weight[:2] == 0).all()
+    alone = compiled.cut(level, centres[2:], disc(6, CPU))
+    torch.testing.assert_close(found.values[2], alone.values[0])
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
