@@ -25,7 +25,7 @@ from d2_ros.refinement.placement import Placed, edges_of, place
 from d2_ros.refinement.window import moved, window_problem
 from d2_ros.timing import Stopwatch
 from d2_ros.tracks.association import associate
-from d2_ros.tracks.following import carry, follow
+from d2_ros.tracks.following import FEWEST, carry, follow
 from d2_ros.tracks.keyframe import Keyframe
 from d2_ros.tracks.policy import is_keyframe, is_lost, may_follow
 from d2_ros.tracks.seen import Seen
@@ -153,7 +153,8 @@ class FrontEnd:
             return None
         seen = follow(last, view, self.window)
         watch.end_section("following")
-        return None if seen is None else place(seen, self.window, self.config, watch)
+        placed = None if seen is None else place(seen, self.window, self.config, watch)
+        return None if placed is None or len(placed.obs) < FEWEST else placed
 
     def _see(
         self,

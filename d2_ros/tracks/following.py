@@ -22,10 +22,11 @@ from d2_ros.tracks.seen import Pairs, Seen
 from d2_ros.tracks.view import View
 
 _LEVELS = 3  # above the image
-_SIDE = 21  # px of Lucas-Kanade's windows
+_SIDE = 15  # px of Lucas-Kanade's windows
+_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # steps, px: only a start
 _MAX_FORWARD_BACKWARD = 1.5  # px
 _MARGIN = 4.0  # px from the image border
-_FEWEST = 30  # tracks, to be worth following
+FEWEST = 30  # tracks, to be worth following
 _FEWEST_CARRIED = 0.4  # share of what the network has seen, to be worth carrying over
 
 
@@ -74,6 +75,7 @@ def _lucas_kanade(
         np.array(expected, np.float32),  # a copy, for it is overwritten
         winSize=(_SIDE, _SIDE),
         maxLevel=_LEVELS,
+        criteria=_STOP,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )
     return there, found.ravel() > 0
@@ -95,11 +97,14 @@ def follow(last: Last, view: View, window: Sequence[Keyframe]) -> Seen | None:
     -------
     What was seen; None where too little is left to go on from.
     """
-    if last.view.size != view.size or not window:
+    if last.view.size != view.size or len(last.obs) < FEWEST or not window:
         return None
-    places, found = flow(last.view.rounded, view.rounded, last.obs.pixels)
+    # Not followed back: the alignment with the window is, and tells wrong places as well.
+    start = np.ascontiguousarray(last.obs.pixels, np.float32)
+    places, found = _lucas_kanade(last.view.rounded, view.rounded, start, start)
+    places = places.astype(np.float64)
     found &= _within(places, view)
-    if found.sum() < _FEWEST:
+    if found.sum() < FEWEST:
         return None
     rows = np.flatnonzero(found)
     obs = last.obs.select(rows)
@@ -159,7 +164,7 @@ def carry(seen: Seen, view: View, now: Observations) -> Seen | None:
     places[known], found[known] = now.pixels[rows[known]], True
     found &= _within(places, view)
     kept = np.flatnonzero(found)
-    if len(kept) < max(_FEWEST, _FEWEST_CARRIED * len(found)):
+    if len(kept) < max(FEWEST, _FEWEST_CARRIED * len(found)):
         return None
     others = now.select(np.flatnonzero(~np.isin(now.tracks, before.tracks[kept])))
     obs = before.select(kept).at(places[kept], before.affine[kept])

@@ -70,7 +70,7 @@ def test_followed_frames_are_as_exact_as_extracted_ones(source, run):
         published = [(result.stamp, result.features) for result in results]
         errors[extract] = accuracy_figures(track_errors(published, truth))
         lengths[extract] = [(result.features["track_id"] > 0).sum() for result in results]
-    assert len(asked) <= 4  # of twelve
+    assert len(asked) <= 5  # of twelve, three of which are blurred
     for figure in ("median_error_px", "p90_error_px"):
         assert errors["keyframes"][figure] < 1.1 * errors["every_frame"][figure]
     assert np.mean(lengths["keyframes"]) > 0.85 * np.mean(lengths["every_frame"])
