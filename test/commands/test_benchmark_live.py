@@ -101,6 +101,14 @@ def test_frames_that_are_too_old_at_their_turn_are_dropped_as_in_the_node():
     assert 4 <= len(run.results) <= 9  # every third frame, where it is every second without
 
 
+def test_where_no_frame_gets_through_the_figures_say_so():
+    run = play(frames(), rate=50, seconds=0.5, warmup=0.1, process=Sleeper(0.0), max_age=1e-9)
+    figures = live_figures(run)
+    assert (figures["offered"], figures["processed"], figures["dropped"]) == (25, 0, 25)
+    assert figures["longest_stop_ms"] >= 500
+    assert "latency_p50_ms" not in figures
+
+
 def test_what_the_front_end_raises_is_raised_and_no_thread_is_left():
     def process(frame):
         if frame.stamp > 10**9 + 300_000_000:
