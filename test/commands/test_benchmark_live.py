@@ -232,8 +232,6 @@ def test_numbers_that_are_none_and_options_that_do_not_go_together_are_a_sentenc
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros(size, np.uint8))
     for arguments, words in (
         ([SOURCE, "--seconds", 3], "--live RATE"),
-        ([SOURCE, "--live", "nan"], "--live is nan"),
-        ([SOURCE, "--live", 10, "--seconds", "nan"], "--seconds is nan"),
         ([SOURCE, "--live", 10, "--scaling", "size"], "leave --scaling out"),
         ([SOURCE, "--live", 10, "-p", "input.qos:=replay"], "plays to a live node"),
         ([tmp_path, "--live", 10], "images of one size"),
@@ -242,3 +240,8 @@ def test_numbers_that_are_none_and_options_that_do_not_go_together_are_a_sentenc
         assert outcome.code == 2
         assert words in outcome.err
         assert outcome.err.count("\n") == 1
+    for arguments in (["--live", "nan"], ["--live", 10, "--seconds", "nan"]):
+        assert d2_ros("benchmark", SOURCE, *arguments).code == 2
+    for rate, seconds, words in ((np.nan, 1, "--live is nan"), (1, np.nan, "--seconds is nan")):
+        with pytest.raises(D2RosError, match=words):  # the check for a typer that passes it on
+            benchmark_live.Plan(rate, seconds, 1, 1)
