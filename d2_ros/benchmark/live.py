@@ -134,7 +134,8 @@ def play(
 
     def handle(_: str, item: tuple[float, Frame]) -> None:
         due, frame = item
-        if failures or 0 < max_age < time.perf_counter() - due:
+        too_old = 0 < max_age < time.perf_counter() - due
+        if failures or (too_old and results):  # the first one ends the wait for it in any case
             return
         try:
             counts = process(frame)

@@ -101,6 +101,14 @@ def test_frames_that_are_too_old_at_their_turn_are_dropped_as_in_the_node():
     assert 4 <= len(run.results) <= 9  # every third frame, where it is every second without
 
 
+def test_where_no_frame_gets_through_the_figures_say_so():
+    run = play(frames(), rate=50, seconds=0.5, warmup=0.1, process=Sleeper(0.0), max_age=1e-9)
+    figures = live_figures(run)
+    assert (figures["offered"], figures["processed"], figures["dropped"]) == (25, 0, 25)
+    assert figures["longest_stop_ms"] >= 500
+    assert "latency_p50_ms" not in figures
+
+
 def test_what_the_front_end_raises_is_raised_and_no_thread_is_left():
     def process(frame):
         if frame.stamp > 10**9 + 300_000_000:
@@ -224,8 +232,6 @@ def test_numbers_that_are_none_and_options_that_do_not_go_together_are_a_sentenc
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros(size, np.uint8))
     for arguments, words in (
         ([SOURCE, "--seconds", 3], "--live RATE"),
-        ([SOURCE, "--live", "nan"], "--live is nan"),
-        ([SOURCE, "--live", 10, "--seconds", "nan"], "--seconds is nan"),
         ([SOURCE, "--live", 10, "--scaling", "size"], "leave --scaling out"),
         ([SOURCE, "--live", 10, "-p", "input.qos:=replay"], "plays to a live node"),
         ([tmp_path, "--live", 10], "images of one size"),
@@ -234,3 +240,8 @@ def test_numbers_that_are_none_and_options_that_do_not_go_together_are_a_sentenc
         assert outcome.code == 2
         assert words in outcome.err
         assert outcome.err.count("\n") == 1
+    for arguments in (["--live", "nan"], ["--live", 10, "--seconds", "nan"]):
+        assert d2_ros("benchmark", SOURCE, *arguments).code == 2
+    for rate, seconds, words in ((np.nan, 1, "--live is nan"), (1, np.nan, "--seconds is nan")):
+        with pytest.raises(D2RosError, match=words):  # the check for a typer that passes it on
+            benchmark_live.Plan(rate, seconds, 1, 1)
