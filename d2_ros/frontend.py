@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,11 @@ from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult
-from d2_ros.refinement.placement import Placed, edges_of, place
+from d2_ros.refinement.placement import Placed, edges_of, nothing_placed, place
 from d2_ros.refinement.window import moved, window_problem
 from d2_ros.timing import Stopwatch
 from d2_ros.tracks.association import associate
-from d2_ros.tracks.following import FEWEST, carry, follow
+from d2_ros.tracks.following import FEWEST, Bridge, bridge_from, carry, follow
 from d2_ros.tracks.keyframe import Keyframe
 from d2_ros.tracks.policy import is_keyframe, is_lost, may_follow
 from d2_ros.tracks.seen import Seen
@@ -39,11 +39,15 @@ TrackRows = tuple[int, NDArray[np.void]]
 
 @dataclass(frozen=True)
 class Looking:
-    """What the network has been asked to look at: a view, when, and what it will say."""
+    """What the network has been asked to look at: a view, when, and what it will say.
+
+    `bridge` leads from there to the present where no tracks do.
+    """
 
     view: View
     frame: int
     features: Future[Features]
+    bridge: Bridge | None
 
 
 @dataclass(frozen=True)
@@ -137,8 +141,9 @@ class FrontEnd:
         solved = self._solution()
         followed = self._follow(view, watch)
         seen = self._see(image, view, followed, batched, watch)
-        placed = followed if seen is None else place(seen, self.window, self.config, watch)
-        assert placed is not None  # the network sees what cannot be followed
+        placed = nothing_placed(view) if followed is None else followed
+        if seen is not None:
+            placed = place(seen, self.window, self.config, watch)
         return self._commit(placed, solved, watch)
 
     def _view(self, image: NDArray[Any], stamp: int, camera: Camera | None) -> View:
@@ -166,24 +171,30 @@ class FrontEnd:
     ) -> Seen | None:
         """What the network has to say, now or of an earlier view; None where it says nothing yet.
 
-        A frame waits for the network only where nothing could be followed, so that there is
-        nothing else to say of it.
+        No frame waits for it, unless every frame is for the network to see: where nothing can be
+        followed meanwhile, there is nothing to say of a frame.
         """
         config, looking = self.config, self._looking
-        if followed is None and looking is not None:  # an earlier view is of no use any more
-            wait([looking.features])
-            looking = None
+        if looking is not None and followed is None:
+            # Without a bridge, nothing leads from that view to this one.
+            if looking.bridge is None:
+                looking.features.cancel()
+                looking = None
+            else:
+                looking = replace(looking, bridge=looking.bridge.onto(view))
         if looking is None and (followed is None or self._should_look(view, followed)):
-            looking = Looking(view, self._frame, self._look(image, batched, watch))
+            bridge = bridge_from(view) if followed is None and may_follow(config) else None
+            looking = Looking(view, self._frame, self._look(image, batched, watch), bridge)
         self._looking = looking
-        if looking is None or (followed is not None and not self._ready(looking)):
+        if looking is None or not self._ready(looking):
             return None
         self._looking, self._extracted = None, looking.view.stamp
         features = looking.features.result()
         seen = associate(features, looking.view, self.window, self._window.recent, config, watch)
-        if followed is None or looking.view is view:
+        if looking.view is view:
             return seen
-        return carry(seen, view, followed.obs)
+        now = None if followed is None else followed.obs
+        return carry(seen, view, now, looking.bridge)
 
     def _should_look(self, view: View, followed: Placed) -> bool:
         """Whether a frame that was followed is to be seen by the network as well."""
@@ -203,7 +214,9 @@ class FrontEnd:
         return self._workers.network.submit(features_of, self.extractor, image, batched, watch)
 
     def _ready(self, looking: Looking) -> bool:
-        """Whether the network's answer is there, and due."""
+        """Whether the network's answer is there, and due; or to be waited for in any case."""
+        if not may_follow(self.config):
+            return True
         due = self._frame - looking.frame >= self.config.features.delay
         return due and looking.features.done()
 

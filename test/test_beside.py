@@ -73,7 +73,8 @@ def test_what_was_seen_late_joins_where_it_has_been_followed_to(frames, extracto
         name: run(frames, extractor, config) for name, config in (("now", CONFIG), ("late", late))
     }
     keyframes = {n: [i for i, r in enumerate(rs) if r.is_keyframe] for n, rs in results.items()}
-    assert keyframes["now"][:2] == [0, keyframes["late"][1] - 3]  # the first frame is waited for
+    assert keyframes["now"][0] == 0
+    assert keyframes["late"][0] == 3
     truth = open_synthetic(SEQUENCE)
     figures = {
         name: accuracy_figures(track_errors([(r.stamp, r.features) for r in rows], truth))
@@ -115,15 +116,40 @@ def test_frames_go_on_while_the_network_is_at_work(frames, extractor):
     assert len(kept) > 0.8 * len(before)  # tracks that were followed meanwhile live on
 
 
-def test_a_frame_with_nothing_to_follow_waits_for_the_network(frames, extractor):
-    far = next(islice(open_synthetic(SEQUENCE), 70, None))
-    jump = replace(far, stamp=frames[3].stamp)
+def test_where_nothing_can_be_followed_the_networks_answer_is_carried_to_the_present(
+    frames, extractor
+):
+    """At the start and after a jump; meanwhile frames say that there is nothing."""
+    elsewhere = list(islice(open_synthetic(SEQUENCE), 66, 72))
+    shift = frames[6].stamp - elsewhere[0].stamp
+    jumped = [replace(frame, stamp=frame.stamp + shift) for frame in elsewhere]
+    network = OnCall()
+    frontend = FrontEnd(CONFIG, extractor, Workers(network, InlineSolver(), True))
+    results = []
+    for number, frame in enumerate([*frames[:6], *jumped]):
+        if number in (3, 9):  # what was asked for at 0, and at 6, is there
+            network.work()
+        results.append(frontend.process(frame.image, frame.stamp, frame.camera))
+        assert len(network.waiting) <= 1
+    empty = [number for number, result in enumerate(results) if len(result.features) == 0]
+    assert empty == [0, 1, 2, 6, 7, 8]
+    for number in (3, 9):
+        assert results[number].is_keyframe
+        assert len(results[number].features) > 150
+    truth = open_synthetic(SEQUENCE)
+    own = [(r.stamp - (0 if n < 6 else shift), r.features) for n, r in enumerate(results)]
+    for part in (own[3:6], own[9:12]):
+        figures = accuracy_figures(track_errors(part, truth))
+        assert figures["observations"] > 200
+        assert figures["median_error_px"] < 0.1
+
+
+def test_every_frame_waits_where_every_frame_is_for_the_network(frames, extractor):
+    config = with_values(CONFIG, {"features.extract": "every_frame"})
     with ThreadPoolExecutor(1) as network:
-        results = run(
-            [*frames[:3], jump], extractor, workers=Workers(network, InlineSolver(), True)
-        )
-    assert not results[3].followed
-    assert len(results[3].features) > 100
+        beside = run(frames[:3], extractor, config, Workers(network, InlineSolver(), True))
+    for ours, theirs in zip(beside, run(frames[:3], extractor, config), strict=True):
+        assert ours.features.tobytes() == theirs.features.tobytes()
 
 
 def test_frames_go_on_while_a_window_is_solved(frames, extractor):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.config import Config
-from d2_ros.matching.neighbours import Matches
+from d2_ros.matching.neighbours import Matches, no_matches
 from d2_ros.refinement.consistency import with_epipolar_consistency
 from d2_ros.refinement.frame import refined
 from d2_ros.timing import Stopwatch
@@ -18,8 +18,9 @@ from d2_ros.tracks.graph import Edges, no_edges
 from d2_ros.tracks.keyframe import Keyframe
 from d2_ros.tracks.links import link_tracks, rows_to_keep, without_outliers
 from d2_ros.tracks.measurement import Measured, measure_links, measure_remaining
-from d2_ros.tracks.observations import Observations
+from d2_ros.tracks.observations import Observations, no_observations
 from d2_ros.tracks.seen import Seen
+from d2_ros.tracks.view import View
 
 _ROUNDS = 500  # once places are exact, few rounds find what motion there is to find
 
@@ -80,6 +81,13 @@ def place(seen: Seen, window: Sequence[Keyframe], config: Config, watch: Stopwat
     watch.end_section("verification")
     whole = replace(seen, obs=obs)
     return Placed(obs.select(rows), links.matches, inlier, whole, tracked, measured)
+
+
+def nothing_placed(view: View) -> Placed:
+    """What is to be said of a view in which nothing could be followed, before the network has."""
+    obs, none = no_observations(view.pyramid[0].device), no_matches()
+    seen = Seen(view, obs, none, [], 0, followed=True)
+    return Placed(obs, none, np.zeros(0, bool), seen, none, None)
 
 
 def edges_of(placed: Placed, window: Sequence[Keyframe], config: Config) -> Edges:

@@ -25,6 +25,7 @@ _LEVELS = 3  # above the image
 _SIDE = 15  # px of Lucas-Kanade's windows
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # steps, px: only a start
 _MAX_FORWARD_BACKWARD = 1.5  # px
+_CORNERS = 300  # of a bridge
 _MARGIN = 4.0  # px from the image border
 FEWEST = 30  # tracks, to be worth following
 _FEWEST_CARRIED = 0.4  # share of what the network has seen, to be worth carrying over
@@ -140,7 +141,38 @@ def _with_lost(obs: Observations, keyframe: Keyframe, view: View) -> Observation
     return obs.join(replace(lost, scores=np.zeros_like(lost.scores)))
 
 
-def carry(seen: Seen, view: View, now: Observations) -> Seen | None:
+@dataclass(frozen=True)
+class Bridge:
+    """Corners of a view that the network is looking at, followed where no track can be.
+
+    Attributes
+    ----------
+    start, now
+        ``(M, 2)`` px, in that view and in the latest one.
+    view
+        The latest one.
+    """
+
+    start: NDArray[np.float64]
+    now: NDArray[np.float64]
+    view: View
+
+    def onto(self, view: View) -> Bridge:
+        """The corners that can be followed into the next view."""
+        places, found = flow(self.view.rounded, view.rounded, self.now)
+        return Bridge(self.start[found], places[found], view)
+
+
+def bridge_from(view: View) -> Bridge:
+    """Corners of a view (Shi and Tomasi, 1994), to begin with."""
+    found: Any = cv2.goodFeaturesToTrack(view.rounded, _CORNERS, 0.01, 10)
+    corners = np.empty((0, 2)) if found is None else found[:, 0].astype(np.float64)
+    return Bridge(corners, corners, view)
+
+
+def carry(
+    seen: Seen, view: View, now: Observations | None, bridge: Bridge | None = None
+) -> Seen | None:
     """What the network has seen in an earlier view, at its places in a later one.
 
     Parameters
@@ -151,14 +183,19 @@ def carry(seen: Seen, view: View, now: Observations) -> Seen | None:
         The later one.
     now
         Tracks that were followed there meanwhile: those stay where they have been found.
+    bridge
+        What tells the motion where no tracks were followed.
 
     Returns
     -------
     None where too few can be carried over.
     """
-    before, rows = seen.obs, now.rows_of(seen.obs.tracks)
+    before = seen.obs
+    now = before.select(np.empty(0, np.int64)) if now is None else now
+    rows = now.rows_of(before.tracks)
     known = np.flatnonzero(rows >= 0)
-    warps = predict(before.pixels, before.pixels[known], now.pixels[rows[known]])
+    pairs = (before.pixels[known], now.pixels[rows[known]])
+    warps = predict(before.pixels, *(pairs if bridge is None else (bridge.start, bridge.now)))
     expected = None if warps is None else warps.pixels
     places, found = flow(seen.view.rounded, view.rounded, before.pixels, expected)
     places[known], found[known] = now.pixels[rows[known]], True

@@ -106,3 +106,12 @@ def detected(features: Features, tracks: NDArray[np.int64]) -> Observations:
         descriptors=features.descriptors,
         channels=features.channels,
     )
+
+
+def no_observations(device: torch.device) -> Observations:
+    """None at all."""
+    places, squares = np.empty((0, 2)), np.empty((0, 2, 2))
+    return Observations(
+        places, places, squares, squares, squares, np.empty(0, np.int64), np.empty(0, np.float32),
+        torch.empty((0, 512), device=device), torch.empty(0, dtype=torch.int64, device=device),
+    )  # fmt: skip

@@ -77,6 +77,7 @@ class Window:
         self._observed.append(self.last.obs.tracks)
         for track in self.last.obs.tracks.tolist():
             self._lengths[track] = self._lengths.get(track, 0) + 1
-        live = set(np.concatenate([keyframe.obs.tracks for keyframe in self.keyframes]).tolist())
+        tracks = (keyframe.obs.tracks for keyframe in self.keyframes)
+        live = set(np.concatenate([_NONE, *tracks]).tolist())
         self._lengths = {t: length for t, length in self._lengths.items() if t in live}
         return np.array([self._lengths.get(track, 0) for track in obs.tracks.tolist()])
