@@ -54,7 +54,8 @@ def find_lost(
     -------
     Features and tracks with the keypoints found again appended.
     """
-    lost, places, rows_of, seen_in = [], [], [], []
+    lost, places, rows_of = [], [], []
+    seen_in: list[torch.Tensor] = []
     seen = set(tracks.tolist())
     for keyframe, (rows, keyframe_rows) in reversed(list(zip(window, pairs, strict=True))):
         known = keyframe.obs
