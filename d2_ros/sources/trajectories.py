@@ -33,6 +33,8 @@ def read_table(path: Path, separator: str | None = None) -> list[list[str]]:
         lines = path.read_text("utf-8-sig", "surrogateescape").splitlines()
     except OSError as error:
         raise D2RosError(f"{path} cannot be read: {error.strerror}") from None
+    if any("\0" in line for line in lines):
+        raise D2RosError(f"{path} cannot be read: it is no text in UTF-8 or a code page")
     bare = (re.split(r"(?:^|\s)#", line, maxsplit=1)[0] for line in lines)
     rows = [[cell.strip() for cell in line.split(separator)] for line in bare]
     rows = [row for row in rows if any(row)]
