@@ -177,7 +177,7 @@ class FrontEnd:
         config, looking = self.config, self._looking
         if looking is not None and followed is None:
             # Without a bridge, nothing leads from that view to this one.
-            if looking.bridge is None:
+            if looking.bridge is None or looking.view.size != view.size:
                 looking.features.cancel()
                 looking = None
             else:

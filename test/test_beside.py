@@ -58,7 +58,8 @@ class OnCall(Executor):
 
     def work(self):
         for future, fn, args in self.waiting:
-            future.set_result(fn(*args))
+            if future.set_running_or_notify_cancel():
+                future.set_result(fn(*args))
         self.waiting.clear()
 
 
@@ -142,6 +143,19 @@ def test_where_nothing_can_be_followed_the_networks_answer_is_carried_to_the_pre
         figures = accuracy_figures(track_errors(part, truth))
         assert figures["observations"] > 200
         assert figures["median_error_px"] < 0.1
+
+
+def test_images_of_another_size_drop_what_the_network_says_of_the_last_ones(frames, extractor):
+    smaller = [replace(frame, image=frame.image[:160, :240], camera=None) for frame in frames[2:4]]
+    network = OnCall()
+    frontend = FrontEnd(CONFIG, extractor, Workers(network, InlineSolver(), True))
+    for frame in frames[:2]:
+        assert len(frontend.process(frame.image, frame.stamp).features) == 0
+    frontend.process(smaller[0].image, smaller[0].stamp)
+    network.work()
+    joined = frontend.process(smaller[1].image, smaller[1].stamp)
+    assert joined.is_keyframe
+    assert joined.features["u"].max() < 240
 
 
 def test_every_frame_waits_where_every_frame_is_for_the_network(frames, extractor):

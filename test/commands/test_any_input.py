@@ -273,7 +273,7 @@ def test_no_argument_ends_in_a_traceback(verb: str, world: Path) -> None:
     needed, besides = VERBS[verb]
 
     @settings(
-        max_examples=40 * FACTOR,
+        max_examples=20 * FACTOR,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,
@@ -336,7 +336,7 @@ def test_no_content_of_a_file_ends_in_a_traceback(name: str, world: Path) -> Non
     content = (world / name).read_bytes()
 
     @settings(
-        max_examples=60 * FACTOR,
+        max_examples=30 * FACTOR,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,
