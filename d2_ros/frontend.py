@@ -88,6 +88,7 @@ class FrontEnd:
         self._frame = 0
         self._extracted = 0  # stamp of the last view that the network has seen, ns
         self._looking: Looking | None = None
+        self._too_late = False  # what the network said last was of no use any more
         self._solving: Solving | None = None
         self._untold: int | None = None  # keyframe whose tracks have not been published
 
@@ -171,30 +172,38 @@ class FrontEnd:
     ) -> Seen | None:
         """What the network has to say, now or of an earlier view; None where it says nothing yet.
 
-        No frame waits for it, unless every frame is for the network to see: where nothing can be
-        followed meanwhile, there is nothing to say of a frame.
+        A frame waits for it where every frame is for the network to see, and where nothing could be
+        followed since an answer came too late to be of use.
         """
         config, looking = self.config, self._looking
-        if looking is not None and followed is None:
-            # Without a bridge, nothing leads from that view to this one.
-            if looking.bridge is None or looking.view.size != view.size:
-                looking.features.cancel()
-                looking = None
-            else:
-                looking = replace(looking, bridge=looking.bridge.onto(view))
+        if followed is not None:
+            self._too_late = False
+        elif looking is not None:
+            looking = self._bridged(looking, view)
         if looking is None and (followed is None or self._should_look(view, followed)):
             bridge = bridge_from(view) if followed is None and may_follow(config) else None
             looking = Looking(view, self._frame, self._look(image, batched, watch), bridge)
         self._looking = looking
-        if looking is None or not self._ready(looking):
+        if looking is None or not (self._ready(looking) or (followed is None and self._too_late)):
             return None
         self._looking, self._extracted = None, looking.view.stamp
         features = looking.features.result()
         seen = associate(features, looking.view, self.window, self._window.recent, config, watch)
         if looking.view is view:
             return seen
-        now = None if followed is None else followed.obs
-        return carry(seen, view, now, looking.bridge)
+        carried = carry(seen, view, None if followed is None else followed.obs, looking.bridge)
+        self._too_late = carried is None
+        return carried
+
+    def _bridged(self, looking: Looking, view: View) -> Looking | None:
+        """What the network looks at, as long as something leads from there to this view."""
+        if looking.bridge is not None and looking.view.size == view.size:
+            bridge = looking.bridge.onto(view)
+            if len(bridge.now) >= FEWEST:
+                return replace(looking, bridge=bridge)
+            self._too_late = True
+        looking.features.cancel()
+        return None
 
     def _should_look(self, view: View, followed: Placed) -> bool:
         """Whether a frame that was followed is to be seen by the network as well."""

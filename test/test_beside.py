@@ -145,6 +145,20 @@ def test_where_nothing_can_be_followed_the_networks_answer_is_carried_to_the_pre
         assert figures["median_error_px"] < 0.1
 
 
+def test_where_answers_come_too_late_frames_wait_for_them(frames, extractor):
+    """A camera too fast for the network: as many frames as that can do, instead of none."""
+    far = [
+        replace(frame, image=np.rot90(frame.image, 2 * (number % 2)), camera=None)
+        for number, frame in enumerate(frames[:5])
+    ]
+    with ThreadPoolExecutor(1) as network:
+        results = run(far, extractor, workers=Workers(network, InlineSolver(), True))
+    assert len(results[0].features) == 0
+    for result in results[1:]:
+        assert not result.followed
+        assert len(result.features) > 100
+
+
 def test_images_of_another_size_drop_what_the_network_says_of_the_last_ones(frames, extractor):
     smaller = [replace(frame, image=frame.image[:160, :240], camera=None) for frame in frames[2:4]]
     network = OnCall()
