@@ -17,8 +17,6 @@ from d2_ros.errors import D2RosError
 from d2_ros.features.batch import BatchResult, features_of
 from d2_ros.features.extractor import Extractor, Features
 from d2_ros.features.images import network_size
-from d2_ros.matching.early import LazyPyramid, early_pyramid
-from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult
 from d2_ros.refinement.placement import Placed, edges_of, nothing_placed, place
@@ -29,7 +27,7 @@ from d2_ros.tracks.following import FEWEST, Bridge, bridge_from, carry, follow
 from d2_ros.tracks.keyframe import Keyframe
 from d2_ros.tracks.policy import is_keyframe, is_lost, may_follow
 from d2_ros.tracks.seen import Seen
-from d2_ros.tracks.view import View
+from d2_ros.tracks.view import View, view_of
 from d2_ros.tracks.window import Window
 from d2_ros.workers import IN_TURN, Workers
 
@@ -137,7 +135,7 @@ class FrontEnd:
         _check(image, stamp, camera, self.window)
         self.extractor.config, watch = self.config, self.stopwatch()
         self._frame += 1
-        view = self._view(image, stamp, camera)
+        view = view_of(image, stamp, camera, self.extractor, self.config)
         watch.end_section("pyramid")
         solved = self._solution()
         followed = self._follow(view, watch)
@@ -146,11 +144,6 @@ class FrontEnd:
         if seen is not None:
             placed = place(seen, self.window, self.config, watch)
         return self._commit(placed, solved, watch)
-
-    def _view(self, image: NDArray[Any], stamp: int, camera: Camera | None) -> View:
-        gray = to_gray(image)
-        pyramid = build_pyramid(gray, self.config.alignment.levels, self.device)
-        return View(stamp, camera, pyramid, self._early(image), gray)
 
     def _follow(self, view: View, watch: Stopwatch) -> Placed | None:
         """The last frame's tracks in this one, without the network; None where that cannot be."""
@@ -286,21 +279,6 @@ class FrontEnd:
         """The window of the last keyframe as it stands, unless that has been told."""
         stamp, self._untold = self._untold, None
         return None if stamp is None else (stamp, track_rows(self.window))
-
-    def _early(self, image: NDArray[Any]) -> LazyPyramid | None:
-        """The early maps of a frame, to be computed if they are needed."""
-        extractor, settings = self.extractor, self.config.alignment
-        if settings.mode == "gray":
-            return None
-        if not extractor.has_early_maps:
-            if settings.mode == "features":
-                raise D2RosError(
-                    f"weights {self.config.weights} have no early maps to align; "
-                    "set alignment.mode to gray or auto"
-                )
-            return None
-        kept = image.copy()  # the caller may write the next frame into its array
-        return LazyPyramid(lambda: early_pyramid(extractor.early(kept), settings.levels))
 
 
 def _check(

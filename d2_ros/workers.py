@@ -41,16 +41,10 @@ class Workers:
     solver: Solver
     beside: bool
 
-    @property
-    def restarts(self) -> int:
-        """How often the solver's process had to be replaced."""
-        return self.solver.restarts if isinstance(self.solver, SolverProcess) else 0
-
     def close(self) -> None:
         """End them; the network's run at hand is waited for."""
         self.network.shutdown(wait=True, cancel_futures=True)
-        if isinstance(self.solver, SolverProcess):
-            self.solver.close()
+        self.solver.close()
 
 
 IN_TURN = Workers(InlineExecutor(), InlineSolver(), beside=False)

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.features.extractor import Extractor, Features
-from d2_ros.matching.early import LazyPyramid, early_pyramid
 from d2_ros.matching.neighbours import match
-from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.matching.verification import verify
 from d2_ros.tracks.graph import no_edges
 from d2_ros.tracks.keyframe import Keyframe, cut_patches
@@ -22,7 +20,7 @@ from d2_ros.tracks.links import inlier_pairs
 from d2_ros.tracks.measurement import measure_links
 from d2_ros.tracks.observations import detected
 from d2_ros.tracks.seen import Seen
-from d2_ros.tracks.view import View
+from d2_ros.tracks.view import view_of
 
 Images = tuple[NDArray[Any], NDArray[Any]]
 Cameras = tuple[Camera | None, Camera | None]
@@ -101,12 +99,7 @@ def _keyframe(
     config: Config,
 ) -> Keyframe:
     """A frame that every keypoint has just been found in, each a track of its own."""
-    settings = config.alignment
-    early = None
-    if settings.mode != "gray" and extractor.has_early_maps:
-        early = LazyPyramid(lambda: early_pyramid(extractor.early(image), settings.levels))
-    plane = to_gray(image)
-    pyramid = build_pyramid(plane, settings.levels, extractor.device)
-    view = View(stamp, camera, pyramid, early, plane)
+    view = view_of(image, stamp, camera, extractor, config)
     obs = detected(features, 1 + np.arange(len(features.keypoints)))
-    return Keyframe(view, obs, cut_patches(view, obs.pixels, settings.patch_radius), no_edges())
+    patches = cut_patches(view, obs.pixels, config.alignment.patch_radius)
+    return Keyframe(view, obs, patches, no_edges())

@@ -91,7 +91,7 @@ def cut(image: Level, centres: torch.Tensor, shape: Disc) -> Patches:
     side = 2 * shape.radius + 3
     # Of a place in the square that is one pixel wider to each side.
     cells = shape.cells + 2 * (shape.cells // (2 * shape.radius + 1)) + side + 1
-    parts = min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    parts = _parts()
     with _one_caller:
         numba.set_num_threads(parts)
         _cuts(
@@ -121,9 +121,14 @@ def _arrays(*tensors: torch.Tensor) -> list[_Floats]:
     return [tensor.contiguous().numpy() for tensor in tensors]
 
 
+def _parts() -> int:
+    """Threads that share the patches: as many as torch uses."""
+    return min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+
+
 def _call(kernel: Callable[..., None], *arguments: Any) -> None:
     """Call a kernel, which shares the patches among as many threads as torch uses."""
-    parts = min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    parts = _parts()
     offsets = arguments[3]
     row = -(-offsets.shape[1] // _LANES) * _LANES
     rows = np.zeros((parts, _ROWS, row), np.float32)

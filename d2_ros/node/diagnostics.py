@@ -35,7 +35,7 @@ def node_status(
         "device": device.name if device else "none",
         "device_memory_mb": device.memory_mb if device else "0",
         "process_memory_mb": process_memory_mb(),
-        "solver_restarts": device.workers.restarts if device else 0,
+        "solver_restarts": device.workers.solver.restarts if device else 0,
         "weights": weights,
         "last_error": last_error or complaint,
     }

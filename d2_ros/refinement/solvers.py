@@ -26,10 +26,22 @@ PATIENCE = 20.0
 
 
 class Solver(Protocol):
-    """What the front-end gives its windows to."""
+    """What the front-end gives its windows to.
+
+    Attributes
+    ----------
+    restarts
+        How often it had to be replaced.
+    """
+
+    restarts: int
 
     def submit(self, problem: Problem, config: RefinementConfig) -> Future[NDArray[np.float64]]:
         """Solve a problem; the places ``(N, 2)``, px, at which its observations agree."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
         ...
 
 
@@ -41,11 +53,16 @@ def solve(problem: Problem, config: RefinementConfig) -> NDArray[np.float64]:
 class InlineSolver:
     """Solves at once, so that the frame waits: for replay, where every run must be the same."""
 
+    restarts = 0
+
     def submit(self, problem: Problem, config: RefinementConfig) -> Future[NDArray[np.float64]]:
         """Solve a problem."""
         done: Future[NDArray[np.float64]] = Future()
         done.set_result(solve(problem, config))
         return done
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class SolverProcess:

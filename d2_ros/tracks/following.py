@@ -109,10 +109,10 @@ def follow(last: Last, view: View, window: Sequence[Keyframe]) -> Seen | None:
         return None
     rows = np.flatnonzero(found)
     obs = last.obs.select(rows)
-    obs = replace(obs, scores=np.zeros_like(obs.scores))
     obs = _with_lost(obs.at(places[rows], obs.affine), window[-1], view)
+    obs = replace(obs, scores=np.zeros_like(obs.scores))
     count = len(rows)  # only those tell the motion: the others are predicted from it
-    pairs = [_common(obs.tracks[:count], keyframe) for keyframe in window]
+    pairs = [_common(obs.tracks[:count], keyframe.obs) for keyframe in window]
     return Seen(view, obs, no_matches(), pairs, 0, followed=True)
 
 
@@ -121,24 +121,24 @@ def _within(places: NDArray[np.float64], view: View) -> NDArray[np.bool_]:
     return np.all((places > _MARGIN) & (places < limit), axis=1)
 
 
-def _common(tracks: NDArray[np.int64], keyframe: Keyframe) -> Pairs:
-    rows = keyframe.obs.rows_of(tracks)
+def _common(tracks: NDArray[np.int64], known: Observations) -> Pairs:
+    """Which of `tracks` are known, and the rows where."""
+    rows = known.rows_of(tracks)
     return np.flatnonzero(rows >= 0), rows[rows >= 0]
 
 
 def _with_lost(obs: Observations, keyframe: Keyframe, view: View) -> Observations:
     """The observations and, where they predict them, the keyframe's tracks that they lack."""
     known = keyframe.obs
-    rows = known.rows_of(obs.tracks)
-    seen = rows >= 0
+    ours, theirs = _common(obs.tracks, known)
     missing = np.flatnonzero((known.tracks > 0) & ~np.isin(known.tracks, obs.tracks))
-    warps = predict(known.pixels[missing], known.pixels[rows[seen]], obs.pixels[seen])
+    warps = predict(known.pixels[missing], known.pixels[theirs], obs.pixels[ours])
     if warps is None or not len(missing):
         return obs
     within = _within(warps.pixels, view)
     missing, warps = missing[within], warps.select(within)
     lost = known.select(missing).at(warps.pixels, warps.affine @ known.affine[missing])
-    return obs.join(replace(lost, scores=np.zeros_like(lost.scores)))
+    return obs.join(lost)
 
 
 @dataclass(frozen=True)
@@ -192,13 +192,12 @@ def carry(
     """
     before = seen.obs
     now = before.select(np.empty(0, np.int64)) if now is None else now
-    rows = now.rows_of(before.tracks)
-    known = np.flatnonzero(rows >= 0)
-    pairs = (before.pixels[known], now.pixels[rows[known]])
+    known, rows = _common(before.tracks, now)
+    pairs = (before.pixels[known], now.pixels[rows])
     warps = predict(before.pixels, *(pairs if bridge is None else (bridge.start, bridge.now)))
     expected = None if warps is None else warps.pixels
     places, found = flow(seen.view.rounded, view.rounded, before.pixels, expected)
-    places[known], found[known] = now.pixels[rows[known]], True
+    places[known], found[known] = now.pixels[rows], True
     found &= _within(places, view)
     kept = np.flatnonzero(found)
     if len(kept) < max(FEWEST, _FEWEST_CARRIED * len(found)):
