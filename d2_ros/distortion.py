@@ -117,8 +117,9 @@ def _solve_angles(
             angle -= gap / growth
         straight = math.tan(angle) / distance[n] if distance[n] > 0 else 1.0
         found[n, 0], found[n, 1] = places[n, 0] * straight, places[n, 1] * straight
-        # From 90 degrees on the tangent lies on the other side of the axis.
-        error[n], slope[n] = abs(gap), growth if angle < np.pi / 2 else 0.0
+        # Beyond 90 degrees, and where Newton was thrown to the opposite side of the axis, the
+        # tangent is that of another direction.
+        error[n], slope[n] = abs(gap), growth if 0 <= angle < np.pi / 2 else 0.0
 
 
 @machine_code(types.void(_TABLE, _COLUMN, _COLUMN, _COLUMN, _TABLE, _COLUMN, _COLUMN))

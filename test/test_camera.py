@@ -296,6 +296,13 @@ def test_a_fisheye_has_no_bearing_at_90_degrees_and_beyond():
     assert np.isnan(bearings[4:]).all()
 
 
+def test_a_fisheye_has_no_bearing_where_newton_lands_on_the_opposite_side():
+    # Found by CI: -2.37 rad, which has the tangent of 0.77 rad, 489 px from the pixel.
+    lens = Camera(WIDTH, HEIGHT, K, [0, -0.010670231041902734, 0, 1e-5], "equidistant")
+    pixels = K[:2, 2] + K[0, 0] * np.array([[1.8359375, 0], [-1.8359375, 0], [1.46, 0]])
+    assert np.isfinite(lens.bearings(pixels)).all(1).tolist() == [False, False, True]
+
+
 def test_a_fisheye_whose_image_is_wider_than_its_angles_keeps_all_that_it_sees():
     # OpenCV cuts distorted angles at 90 degrees, also where they are of less.
     wide = Camera(
