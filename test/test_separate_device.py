@@ -263,3 +263,15 @@ def test_transfers_are_counted(device):
     assert sum(device.downloads.values()) == 1
     sent[:0].cpu()  # torch sends nothing
     assert sum(device.downloads.values()) == 1
+
+
+@pytest.mark.parametrize("size", [(96, 128), (95, 127)])
+def test_opencv_and_torch_make_the_same_pyramid(device, size):
+    plane = np.random.default_rng(1).uniform(0, 255, size).astype(np.float32)
+    ours, theirs = (build_pyramid(plane, 3, place) for place in (CPU, DEVICE))
+    assert len(ours) == len(theirs) == 3
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.size == other.size
+        np.testing.assert_allclose(one.texels.numpy(), other.texels.cpu().numpy(), atol=2e-4)
+        np.testing.assert_allclose(one.scale.numpy(), other.scale.cpu().numpy())
+        np.testing.assert_allclose(one.shift.numpy(), other.shift.cpu().numpy())

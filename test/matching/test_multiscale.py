@@ -11,7 +11,7 @@ from d2_ros.config import AlignmentConfig
 from d2_ros.matching.alignment import align, largest_sigma
 from d2_ros.matching.cutting import cut
 from d2_ros.matching.multiscale import cut_small, disagreement, with_disagreement
-from d2_ros.matching.pyramid import build_pyramid
+from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.matching.warps import Alignment, Warps
 
 CONFIG = AlignmentConfig()
@@ -34,7 +34,7 @@ def scene(shift):
 def measured(places, first, second):
     """Alignments of the large patches from the true place, and the same held against small ones."""
     pyramids = [
-        build_pyramid(image, CONFIG.levels, torch.device("cpu")) for image in (first, second)
+        build_pyramid(to_gray(image), CONFIG.levels, torch.device("cpu")) for image in (first, second)
     ]
     patches = cut(pyramids[0], places, CONFIG.patch_radius)
     start = Warps(places, np.tile(np.eye(2), (len(places), 1, 1)))
