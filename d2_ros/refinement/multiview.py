@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.config import RefinementConfig
-from d2_ros.refinement.problem import EDGE_FLOOR, Problem, kernel_widths
+from d2_ros.refinement.problem import EDGE_FLOOR, Problem, kernel_widths, unsettled
 
-HOLD_SIGMA = 1e-4  # px
 ITERATIONS = 20  # robust weights need a few more than plain least squares
 RELATIVE_TOLERANCE = 1e-4
 ABSOLUTE_TOLERANCE = 1e-3
@@ -29,40 +28,45 @@ def refine_graph(problem: Problem, config: RefinementConfig) -> NDArray[np.float
     -------
     ``(N, 2)`` refined positions; observations without an edge stay where they are.
     """
-    pixels, held, edges = problem.pixels, problem.held, problem.edges
-    first, second = problem.first, problem.second
-    if len(edges) == 0:
-        return pixels.copy()
-    prior = gtsam.noiseModel.Isotropic.Sigma(2, config.prior_sigma)
-    hold = gtsam.noiseModel.Isotropic.Sigma(2, HOLD_SIGMA)
-    gaussian = [
-        gtsam.noiseModel.Gaussian.Covariance(covariance)
-        for covariance in edges.covariance + EDGE_FLOOR**2 * np.eye(2)
-    ]
-    used = np.unique(np.concatenate([first, second]))
+    pixels, held = problem.pixels, problem.held
     solution = pixels.copy()
+    if len(problem.edges) == 0:
+        return solution
+    prior = gtsam.noiseModel.Isotropic.Sigma(2, config.prior_sigma)
     settings = gtsam.GaussNewtonParams()
     settings.setMaxIterations(ITERATIONS)
     settings.setRelativeErrorTol(RELATIVE_TOLERANCE)
     settings.setAbsoluteErrorTol(ABSOLUTE_TOLERANCE)
+    settings.setLinearSolverType("SEQUENTIAL_CHOLESKY")  # many small tracks: no cliques to gain by
     for kernel in kernel_widths(config):
-        cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(kernel / EDGE_FLOOR)
-        graph = gtsam.NonlinearFactorGraph()
-        values = gtsam.Values()
-        for node in used:
-            values.insert(int(node), solution[node])
-            graph.add(
-                gtsam.PriorFactorPoint2(int(node), pixels[node], hold if held[node] else prior)
-            )
+        rows = unsettled(problem, solution, kernel, config.prior_sigma)
+        if len(rows) == 0:
+            continue
+        first, second, edges = problem.first[rows], problem.second[rows], problem.edges.select(rows)
+        free = np.unique(np.concatenate([first, second]))
+        free = free[~held[free]]
+        graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
+        for node in free.tolist():
+            values.insert(node, solution[node])
+            graph.add(gtsam.PriorFactorPoint2(node, pixels[node], prior))
         # The affine part is lagged: fixed at the last pass's solution, renewed each pass.
         offset = solution[first] - edges.centre
         shift = edges.pixels + np.einsum("eij,ej->ei", edges.affine, offset) - solution[first]
-        for row in range(len(edges)):
-            noise = gtsam.noiseModel.Robust.Create(cauchy, gaussian[row])
-            graph.add(
-                gtsam.BetweenFactorPoint2(int(first[row]), int(second[row]), shift[row], noise)
-            )
+        cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(kernel / EDGE_FLOOR)
+        covariance = edges.covariance + EDGE_FLOOR**2 * np.eye(2)
+        for a, b, by, spread in zip(
+            first.tolist(), second.tolist(), shift, covariance, strict=True
+        ):
+            gaussian = gtsam.noiseModel.Gaussian.Covariance(spread)
+            noise = gtsam.noiseModel.Robust.Create(cauchy, gaussian)
+            # A held observation is no unknown: its edges say where their other ends are.
+            if held[a]:
+                graph.add(gtsam.PriorFactorPoint2(b, solution[a] + by, noise))
+            elif held[b]:
+                graph.add(gtsam.PriorFactorPoint2(a, solution[b] - by, noise))
+            else:
+                graph.add(gtsam.BetweenFactorPoint2(a, b, by, noise))
         values = gtsam.GaussNewtonOptimizer(graph, values, settings).optimize()
-        for node in used:
-            solution[node] = values.atPoint2(int(node))
+        for node in free.tolist():
+            solution[node] = values.atPoint2(node)
     return solution

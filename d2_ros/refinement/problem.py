@@ -14,6 +14,12 @@ EDGE_FLOOR = 0.05
 """px: no edge is taken to be more certain than this; interpolation and the affine model
 leave errors that the residual of a patch does not show."""
 
+HOLD_SIGMA = 1e-4  # px
+
+SETTLED = 0.005
+"""px: a track none of whose observations would move by more is left as it is. A tenth of
+:data:`EDGE_FLOOR`; half of a window's edges, or more, are of such tracks."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -42,6 +48,47 @@ class Problem:
             raise ValueError("pixels and held must have one length")
         if not len(self.first) == len(self.second) == len(self.edges):
             raise ValueError("every edge must have a first and a second observation")
+
+
+def unsettled(
+    problem: Problem, places: NDArray[np.float64], kernel: float, prior_sigma: float
+) -> NDArray[np.int64]:
+    """Edges of the tracks that a solution is yet to move.
+
+    Of every observation the step that it would take if the others stayed (Jacobi's) is compared
+    with :data:`SETTLED`; one that goes further wakes its whole track.
+
+    Parameters
+    ----------
+    places
+        ``(N, 2)`` where the observations are, px.
+    kernel
+        Width of the Cauchy kernel, px.
+    prior_sigma
+        Of every observation about where it stood before, px.
+    """
+    edges, first, second = problem.edges, problem.first, problem.second
+    residual = places[second] - edges.pixels
+    residual -= np.einsum("eij,ej->ei", edges.affine, places[first] - edges.centre)
+    information = np.linalg.inv(edges.covariance + EDGE_FLOOR**2 * np.eye(2))
+    pull = np.einsum("eij,ej->ei", information, residual)
+    width = (kernel / EDGE_FLOOR) ** 2
+    weight = width / (width + (residual * pull).sum(1))  # Cauchy's
+    ends, count = np.concatenate([first, second]), len(places)
+    pulls = np.concatenate([-weight[:, None] * pull, weight[:, None] * pull])
+    blocks = np.tile(weight[:, None, None] * information, (2, 1, 1)).reshape(-1, 4)
+    prior = np.where(problem.held, HOLD_SIGMA, prior_sigma)[:, None] ** -2.0
+    gradient = _sums(ends, pulls, count) + prior * (places - problem.pixels)
+    hessian = _sums(ends, blocks, count).reshape(-1, 2, 2) + prior[:, :, None] * np.eye(2)
+    step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
+    restless = np.linalg.norm(step, axis=1) > SETTLED
+    woken = np.unique(edges.track[restless[first] | restless[second]])
+    return np.flatnonzero(np.isin(edges.track, woken))
+
+
+def _sums(rows: NDArray[np.int64], values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Sums of the values of each row, ``(M, D)`` -> ``(count, D)``."""
+    return np.stack([np.bincount(rows, column, count) for column in values.T], 1)
 
 
 def kernel_widths(config: RefinementConfig) -> NDArray[np.float64]:

@@ -75,7 +75,7 @@ class SolverProcess:
     Parameters
     ----------
     tell
-        Is told, in a sentence, when the process had to be replaced.
+        Is told, in a sentence, when the process had to be replaced or a window was not solved.
     patience
         Seconds that it may take over one window.
     niceness
@@ -147,6 +147,7 @@ class SolverProcess:
             if pipe.poll(self._patience):
                 answer: Any = pipe.recv()
                 if isinstance(answer, Exception):
+                    self._tell(f"a window could not be solved: {answer}; it stays as it was")
                     raise answer
                 return np.asarray(answer)
             fault = f"has taken over {self._patience:g} s for a window"

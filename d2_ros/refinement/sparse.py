@@ -15,47 +15,62 @@ from scipy.sparse.linalg import splu
 from d2_ros.config import RefinementConfig
 from d2_ros.refinement.multiview import (
     ABSOLUTE_TOLERANCE,
-    HOLD_SIGMA,
     ITERATIONS,
     RELATIVE_TOLERANCE,
 )
-from d2_ros.refinement.problem import EDGE_FLOOR, Problem, kernel_widths
+from d2_ros.refinement.problem import (
+    EDGE_FLOOR,
+    HOLD_SIGMA,
+    Problem,
+    kernel_widths,
+    unsettled,
+)
 
 
 def refine_graph(problem: Problem, config: RefinementConfig) -> NDArray[np.float64]:
     """Move all observations into agreement; as :func:`d2_ros.refinement.multiview.refine_graph`."""
-    pixels, held, edges = problem.pixels, problem.held, problem.edges
-    first, second = problem.first, problem.second
-    if len(edges) == 0:
-        return pixels.copy()
-    used, nodes = np.unique(np.concatenate([first, second]), return_inverse=True)
+    solution = problem.pixels.copy()
+    for kernel in kernel_widths(config) if len(problem.edges) else ():
+        rows = unsettled(problem, solution, kernel, config.prior_sigma)
+        if len(rows):
+            _solve(problem, rows, solution, kernel, config.prior_sigma)
+    return solution
+
+
+def _solve(
+    problem: Problem,
+    rows: NDArray[np.int64],
+    solution: NDArray[np.float64],
+    kernel: float,
+    prior_sigma: float,
+) -> None:
+    """One pass over the edges `rows`; changes the solution in place."""
+    edges = problem.edges.select(rows)
+    ends = np.concatenate([problem.first[rows], problem.second[rows]])
+    used, nodes = np.unique(ends, return_inverse=True)
     start, end = nodes[: len(edges)], nodes[len(edges) :]
     information = np.linalg.inv(edges.covariance + EDGE_FLOOR**2 * np.eye(2))
-    prior = np.where(held[used], HOLD_SIGMA, config.prior_sigma)[:, None] ** -2.0
-    origin = pixels[used]
+    prior = np.where(problem.held[used], HOLD_SIGMA, prior_sigma)[:, None] ** -2.0
     places = _places(start, end, len(used))
-    x = origin.copy()
-    for kernel in kernel_widths(config):
-        # The affine part is lagged: fixed at the last pass's solution, renewed each pass.
-        offset = x[start] - edges.centre
-        shift = edges.pixels + np.einsum("eij,ej->ei", edges.affine, offset) - x[start]
-        width, before = (kernel / EDGE_FLOOR) ** 2, np.inf
-        for _ in range(ITERATIONS):
-            residual, moved = x[end] - x[start] - shift, x - origin
-            pull = np.einsum("eij,ej->ei", information, residual)
-            squared = (residual * pull).sum(1)
-            error = 0.5 * (width * np.log1p(squared / width).sum() + (prior * moved**2).sum())
-            if before - error < max(ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE * error):
-                break
-            before = error
-            weight = width / (width + squared)  # Cauchy's
-            gradient = _gather(weight[:, None] * pull, start, end, len(x)) + prior * moved
-            normal = _normal(weight[:, None, None] * information, prior, places)
-            factored = splu(normal, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
-            x = x - factored.solve(gradient.ravel()).reshape(-1, 2)
-    solution = pixels.copy()
+    origin, x = problem.pixels[used], solution[used]
+    # The affine part is lagged: fixed at the last pass's solution, renewed each pass.
+    offset = x[start] - edges.centre
+    shift = edges.pixels + np.einsum("eij,ej->ei", edges.affine, offset) - x[start]
+    width, before = (kernel / EDGE_FLOOR) ** 2, np.inf
+    for _ in range(ITERATIONS):
+        residual, moved = x[end] - x[start] - shift, x - origin
+        pull = np.einsum("eij,ej->ei", information, residual)
+        squared = (residual * pull).sum(1)
+        error = 0.5 * (width * np.log1p(squared / width).sum() + (prior * moved**2).sum())
+        if before - error < max(ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE * error):
+            break
+        before = error
+        weight = width / (width + squared)  # Cauchy's
+        gradient = _gather(weight[:, None] * pull, start, end, len(x)) + prior * moved
+        normal = _normal(weight[:, None, None] * information, prior, places)
+        factored = splu(normal, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
+        x = x - factored.solve(gradient.ravel()).reshape(-1, 2)
     solution[used] = x
-    return solution
 
 
 def _places(

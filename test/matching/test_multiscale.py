@@ -34,7 +34,8 @@ def scene(shift):
 def measured(places, first, second):
     """Alignments of the large patches from the true place, and the same held against small ones."""
     pyramids = [
-        build_pyramid(to_gray(image), CONFIG.levels, torch.device("cpu")) for image in (first, second)
+        build_pyramid(to_gray(image), CONFIG.levels, torch.device("cpu"))
+        for image in (first, second)
     ]
     patches = cut(pyramids[0], places, CONFIG.patch_radius)
     start = Warps(places, np.tile(np.eye(2), (len(places), 1, 1)))

@@ -8,7 +8,7 @@ import pytest
 from d2_ros.config import RefinementConfig, parameters
 from d2_ros.refinement.frame import refine_frame
 from d2_ros.refinement.multiview import refine_graph
-from d2_ros.refinement.problem import EDGE_FLOOR, Problem, kernel_widths
+from d2_ros.refinement.problem import EDGE_FLOOR, SETTLED, Problem, kernel_widths, unsettled
 from d2_ros.refinement.solvers import SOLVERS
 from d2_ros.refinement.sparse import refine_graph as refine_sparse
 from d2_ros.tracks.graph import Edges
@@ -96,6 +96,37 @@ def test_sparse_equals_gtsam(wrong, passes):
     theirs = refine_graph(Problem(start, held, first, second, edges), config)
     assert np.abs(ours - theirs).max() < 1e-3
     assert np.abs(ours - start)[~held].max() > 1
+
+
+@pytest.mark.parametrize("solve", [refine_graph, refine_sparse])
+def test_settled_tracks_stay_and_cost_the_others_nothing(solve):
+    truth, start, held, first, second, edges = chain_of_views(noise=0.02, affine_noise=0.0)
+    whole = solve(Problem(start, held, first, second, edges), CONFIG)
+    again = solve(Problem(whole, held, first, second, edges), CONFIG)
+    assert np.abs(again - whole).max() < 2 * SETTLED
+    moved = whole.copy()
+    woken = np.arange(len(truth)) % 40 < 5
+    moved[woken & ~held] += 0.5
+    mixed = solve(Problem(moved, held, first, second, edges), CONFIG)
+    np.testing.assert_allclose(mixed[woken], whole[woken], atol=0.02)
+    np.testing.assert_allclose(mixed[~woken], whole[~woken], atol=2 * SETTLED)
+    calm = np.abs(again - whole).max(1) == 0
+    assert calm[~woken].mean() > 0.8 and (mixed[calm & ~woken] == whole[calm & ~woken]).all()
+
+
+def test_edges_of_settled_tracks_are_left_out():
+    _, start, held, first, second, edges = chain_of_views(noise=0.0)
+    problem = Problem(start, held, first, second, edges)
+    kernel, prior = CONFIG.kernel_start, CONFIG.prior_sigma
+    assert len(unsettled(problem, start, kernel, prior)) == len(edges)
+    solved = refine_graph(problem, CONFIG)
+    settled = Problem(solved, held, first, second, edges)
+    assert len(unsettled(settled, solved, CONFIG.kernel_end, prior)) < 0.05 * len(edges)
+    solved[55] += 0.1  # one observation of track 16
+    woken = unsettled(settled, solved, CONFIG.kernel_end, prior)
+    assert (
+        16 in edges.track[woken] and (edges.track == 16).sum() == (edges.track[woken] == 16).sum()
+    )
 
 
 def test_every_choice_of_the_parameter_is_a_solver():

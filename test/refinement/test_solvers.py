@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,15 @@ def test_a_process_gives_what_solving_here_gives(solver):
     for _ in range(2):
         np.testing.assert_array_equal(solver.submit(problem(), CONFIG).result(30), expected)
     assert solver.restarts == 0
+
+
+def test_a_window_that_cannot_be_solved_is_told_and_costs_no_process(solver, told):
+    with pytest.raises(IndexError):
+        solver.submit(replace(problem(), first=np.full(20, 99)), CONFIG).result(30)
+    assert len(told) == 1 and "could not be solved: index 99" in told[0]
+    pid = solver.pid
+    solver.submit(problem(), CONFIG).result(30)
+    assert solver.pid == pid and solver.restarts == 0
 
 
 def test_one_that_is_killed_is_replaced_and_told(solver, told):
