@@ -15,7 +15,7 @@ from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features.batch import BatchResult, features_of
-from d2_ros.features.extractor import Extractor, Features
+from d2_ros.features.extractor import Extractor
 from d2_ros.features.images import network_size
 from d2_ros.output import feature_rows, match_rows, track_rows
 from d2_ros.records import FrameResult
@@ -37,14 +37,14 @@ TrackRows = tuple[int, NDArray[np.void]]
 
 @dataclass(frozen=True)
 class Looking:
-    """What the network has been asked to look at: a view, when, and what it will say.
+    """What the network has been asked to look at: a view, when, and what will be seen in it.
 
     `bridge` leads from there to the present where no tracks do.
     """
 
     view: View
     frame: int
-    features: Future[Features]
+    seen: Future[Seen]
     bridge: Bridge | None
 
 
@@ -168,20 +168,19 @@ class FrontEnd:
         A frame waits for it where every frame is for the network to see, and where nothing could be
         followed since an answer came too late to be of use.
         """
-        config, looking = self.config, self._looking
+        looking = self._looking
         if followed is not None:
             self._too_late = False
         elif looking is not None:
             looking = self._bridged(looking, view)
         if looking is None and (followed is None or self._should_look(view, followed)):
-            bridge = bridge_from(view) if followed is None and may_follow(config) else None
-            looking = Looking(view, self._frame, self._look(image, batched, watch), bridge)
+            bridge = bridge_from(view) if followed is None and may_follow(self.config) else None
+            looking = Looking(view, self._frame, self._look(image, view, batched, watch), bridge)
         self._looking = looking
         if looking is None or not (self._ready(looking) or (followed is None and self._too_late)):
             return None
         self._looking, self._extracted = None, looking.view.stamp
-        features = looking.features.result()
-        seen = associate(features, looking.view, self.window, self._window.recent, config, watch)
+        seen = looking.seen.result()
         if looking.view is view:
             return seen
         carried = carry(seen, view, None if followed is None else followed.obs, looking.bridge)
@@ -195,7 +194,7 @@ class FrontEnd:
             if len(bridge.now) >= FEWEST:
                 return replace(looking, bridge=bridge)
             self._too_late = True
-        looking.features.cancel()
+        looking.seen.cancel()
         return None
 
     def _should_look(self, view: View, followed: Placed) -> bool:
@@ -209,18 +208,30 @@ class FrontEnd:
         )
 
     def _look(
-        self, image: NDArray[Any], batched: BatchResult | None, watch: Stopwatch
-    ) -> Future[Features]:
+        self, image: NDArray[Any], view: View, batched: BatchResult | None, watch: Stopwatch
+    ) -> Future[Seen]:
+        """Have the network look at a view, and what it finds matched with the window as it is.
+
+        No keyframe enters the window until the answer is there.
+        """
+        extractor, config = self.extractor, self.config
+        window, recent = self.window, self._window.recent
         if self._workers.beside:  # the caller may write the next frame into its array
             image, watch = image.copy(), Stopwatch()
-        return self._workers.network.submit(features_of, self.extractor, image, batched, watch)
+
+        @torch.inference_mode()
+        def seen() -> Seen:
+            features = features_of(extractor, image, batched, watch)
+            return associate(features, view, window, recent, config, watch)
+
+        return self._workers.network.submit(seen)
 
     def _ready(self, looking: Looking) -> bool:
         """Whether the network's answer is there, and due; or to be waited for in any case."""
         if not may_follow(self.config):
             return True
         due = self._frame - looking.frame >= self.config.features.delay
-        return due and looking.features.done()
+        return due and looking.seen.done()
 
     def _commit(self, placed: Placed, solved: TrackRows | None, watch: Stopwatch) -> FrameResult:
         """Remember a frame, as a keyframe if it is to be one, and say what it shows."""
