@@ -142,8 +142,18 @@ class FrontEnd:
         seen = self._see(image, view, followed, batched, watch)
         placed = nothing_placed(view) if followed is None else followed
         if seen is not None:
-            placed = place(seen, self.window, self.config, watch)
+            placed = place(seen, self.window, self._in_time(self.config), watch)
         return self._commit(placed, solved, watch)
+
+    def _in_time(self, config: Config) -> Config:
+        """How to place what was seen, where frames go on beside the network.
+
+        Early maps are the network's as well, a second or two for the images of a window.
+        """
+        alignment = config.alignment
+        if self._workers.beside and may_follow(config) and alignment.mode == "auto":
+            return replace(config, alignment=replace(alignment, mode="gray"))
+        return config
 
     def _follow(self, view: View, watch: Stopwatch) -> Placed | None:
         """The last frame's tracks in this one, without the network; None where that cannot be."""

@@ -67,8 +67,8 @@ def measure_links(
     a pixel, and a few iterations at full resolution measure them.
 
     Of a view that was followed, keypoints lie within a pixel or two of their places, and their
-    affine parts are those of the view before: one start and full resolution will do, and gray
-    values agree or the network has to look.
+    affine parts are those of the view before: one start, full resolution and the newest keyframe
+    will do, and gray values agree or the network has to look.
 
     Parameters
     ----------
@@ -107,7 +107,9 @@ def measure_links(
         place[owner] = _carry(warps, templates.pixels[rows[good]] - templates.anchors[rows[good]])
         affine[owner] = warps.affine @ templates.affine[rows[good]]
     known = Measured(place, affine, tried, np.empty(0, np.int64), no_edges())
-    rows = np.concatenate([newest, oldest])
+    # A frame that will be no keyframe is placed by its newest link nearly as well: the oldest
+    # ones matter to the window's solution, and cost as much again.
+    rows = newest if seen.followed else np.concatenate([newest, oldest])
     return _measure(seen, links, window, known, templates, rows, results, config)
 
 
