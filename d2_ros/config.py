@@ -259,8 +259,8 @@ class InputConfig:
     stereo: bool = _param(
         False,
         "The first two cameras are a stereo pair, left then right: the left one's tracks are "
-        "found in the right image as well and listed in its feature_tracks. Needs "
-        "sync_tolerance and output.vins_format.",
+        "found in the right image as well and listed on its topic stereo, and in its "
+        "feature_tracks if output.vins_format asks for that. Needs sync_tolerance.",
     )
 
 
@@ -477,7 +477,7 @@ def _check_cameras(names: Sequence[str]) -> None:
 
 
 def _check_stereo(config: Config) -> None:
-    """Refuse a stereo pair of less than two cameras, not synchronised, or without its topic."""
+    """Refuse a stereo pair of less than two cameras, or not synchronised."""
     wrong = "parameter input.stereo is true, but"
     if len(config.cameras) < 2:
         names = list(config.cameras)
@@ -486,9 +486,4 @@ def _check_stereo(config: Config) -> None:
         raise D2RosError(
             f"{wrong} input.sync_tolerance is 0; set it to how far apart, in seconds, the stamps "
             "of a pair may be"
-        )
-    if config.output.vins_format == "none":
-        raise D2RosError(
-            f"{wrong} output.vins_format is none, and a pair's matches go out on feature_tracks; "
-            "set it to fusion or mono"
         )

@@ -47,8 +47,16 @@ TRACKS = np.dtype(
 )  # fmt: skip
 """One observation of a track in a window keyframe, after the window solution."""
 
-RIGHT = np.dtype([("x", "<f4"), ("y", "<f4"), ("u", "<f4"), ("v", "<f4")])
-"""A left camera's feature as the right one sees it: bearing and pixel there, NaN where unseen."""
+STEREO = np.dtype(
+    [
+        ("index", "<u4"),
+        ("u", "<f4"), ("v", "<f4"),
+        ("sigma_uu", "<f4"), ("sigma_uv", "<f4"), ("sigma_vv", "<f4"),
+        ("x", "<f4"), ("y", "<f4"), ("z", "<f4"),
+    ]
+)  # fmt: skip
+"""One feature of the left camera, by its row, as the right one sees it: pixel, covariance relative
+to the left place (px^2), bearing."""
 
 
 DESCRIPTOR_SCALE = 255.0

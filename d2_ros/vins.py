@@ -122,7 +122,7 @@ class VinsTracks:
         camera
             The frame's calibration; None means that there is no message, and a gap in all tracks.
         right
-            ``records.RIGHT`` of every feature, or None where there is no right image.
+            ``records.STEREO`` of the frame, or None where there is no right image.
         """
         if self._stamp is not None and stamp <= self._stamp:
             raise ValueError(f"stamp {stamp} is not later than {self._stamp}")
@@ -181,7 +181,9 @@ def _rows(features: NDArray[np.void], right: NDArray[np.void] | None) -> NDArray
     rows["track"], rows["run"] = features["track_id"], 1
     for name, (x, y) in (("bearing", "xy"), ("pixel", "uv")):
         rows[name][:, 0] = np.column_stack([features[x], features[y]])
-        rows[name][:, 1] = np.nan if right is None else np.column_stack([right[x], right[y]])
+        rows[name][:, 1] = np.nan
+        if right is not None:
+            rows[name][right["index"], 1] = np.column_stack([right[x], right[y]])
     return rows
 
 

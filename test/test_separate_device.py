@@ -21,7 +21,7 @@ from d2_ros.matching.cutting import cut
 from d2_ros.matching.neighbours import match
 from d2_ros.matching.pyramid import build_pyramid
 from d2_ros.matching.steps import steps_for
-from d2_ros.matching.stereo import View, find_right
+from d2_ros.matching.stereo import StereoView, find_right
 from d2_ros.matching.warps import Warps
 from d2_ros.sources.synthetic import open_synthetic
 
@@ -200,12 +200,12 @@ def test_a_gpus_own_arithmetic_goes_through(device, frames):
 def test_a_stereo_pair_on_the_device(device, networks, frames):
     expected, _ = run(frames[:2], networks[0], device)
     left, right = (
-        View(frame.image, frame.camera, result)
+        StereoView(frame.image, frame.camera, result)
         for frame, result in zip(frames[:2], expected, strict=True)
     )
     config = with_values(Config(), PARAMETERS)
     rows = [find_right(left, right, config, where) for where in (CPU, DEVICE)]
-    assert np.isfinite(rows[0]["u"]).sum() > 20
+    assert len(rows[0]) > 20
     for name in rows[0].dtype.names:
         np.testing.assert_allclose(rows[1][name], rows[0][name], atol=1e-3)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2_ros.camera import Camera
-from d2_ros.records import FEATURES, RIGHT
+from d2_ros.records import FEATURES, STEREO
 from d2_ros.sources.messages import stamp_of, vins_cloud
 from d2_ros.vins import CHANNELS, GRID, VinsPoints, VinsTracks
 
@@ -32,11 +32,12 @@ def frame(tracks, seed=0, lengths=None, camera=CAMERA):
 def seen_right(rows, seed, share=0.6):
     """What the right camera sees of features: `share` of them, at random places."""
     rng = np.random.default_rng(seed)
-    right = np.full(len(rows), np.nan, RIGHT)
     seen = np.flatnonzero(rng.random(len(rows)) < share)
+    right = np.zeros(len(seen), STEREO)
     pixels = rng.uniform(50, 430, (len(seen), 2)).astype(np.float32)
-    right["u"][seen], right["v"][seen] = pixels.T
-    right["x"][seen], right["y"][seen], _ = OTHER.bearings(pixels).T
+    right["index"] = seen
+    right["u"], right["v"] = pixels.T
+    right["x"], right["y"], right["z"] = OTHER.bearings(pixels).T
     return right
 
 

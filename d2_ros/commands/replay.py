@@ -32,6 +32,10 @@ from d2_ros.timing import CLOCK_JUMP
 if TYPE_CHECKING:
     from typing import Any
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from d2_ros.commands.replay_right import RightCamera
     from d2_ros.config import OutputConfig
     from d2_ros.processor import Processor
     from d2_ros.records import FrameResult
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "/d2_frontend/camera/"
 CAMERA_INFO_TOPIC = "/camera/camera_info"
+RIGHT_CAMERA_INFO_TOPIC = "/right/camera_info"
 
 
 class Sink(Protocol):
@@ -109,14 +114,24 @@ def replay(
     image_topic: ImageTopic = None,
     start: Start = 0,
     frames: Frames = None,
+    right: Annotated[
+        Path | None,
+        typer.Option(metavar="SRC", help="The right camera, where SRC is the left one of a pair."),
+    ] = None,
+    right_image_topic: Annotated[
+        str | None, typer.Option(help="The image topic of --right, where that bag has several.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Run the front-end over every frame of SRC and write the node's topics to a bag.
+
+    With --right the frames of both are paired by their stamps, within input.sync_tolerance or 3 ms.
 
     A frame that cannot be used is left out and counted; the exit code is then 2, as it is for a
     source that ends in damage. What was written until then, and the figures, are kept, after
     Ctrl-C and SIGTERM as well.
     """
+    from d2_ros.commands.replay_right import RightCamera
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
     from d2_ros.sources.cut import cut
@@ -126,16 +141,26 @@ def replay(
     config = load_config(params_file, overrides)
     output_files((out, json), source, params_file)
     opened = cut(open_source(source, image_topic), start, frames)
+    other = None if right is None else open_source(right, right_image_topic)
+    if other is not None:
+        config = replace(config, input=replace(config.input, stereo=True))
     frontend = FrontEnd(config)
-    tally, ending = Tally(), None
+    tally, ending, partner = Tally(), None, None
     with BagWriter(out) as bag:
-        found = usable(opened, lambda error: tally.refused.append(str(error)))
+
+        def refuse(error: D2RosError) -> None:
+            tally.refused.append(str(error))
+
+        found = usable(opened, refuse)
+        if other is not None:
+            partner = RightCamera(usable(other, refuse), FrontEnd(config, frontend.extractor))
         try:
             run(
                 progress(found, "Replaying", len(opened)),
                 frontend,
-                ResultWriter(bag, config.output),
+                ResultWriter(bag, config.output, cameras=1 if partner is None else 2),
                 tally,
+                partner,
             )
         except (D2RosError, KeyboardInterrupt, SystemExit) as error:
             ending = error
@@ -145,13 +170,20 @@ def replay(
         f"{figures['features_per_frame']:.0f} features and "
         f"{figures['inlier_matches_per_frame']:.0f} inlier matches per frame, "
         f"{figures['seconds']:.1f} s"
+        + ("" if partner is None else f", {partner.pairs} stereo pairs")
     )
     if json:
         write_json(json, figures)
     tell_ending(out, tally.frames, tally.refused, ending)
 
 
-def run(frames: Iterable[Frame], frontend: Processor, writer: ResultWriter, tally: Tally) -> None:
+def run(
+    frames: Iterable[Frame],
+    frontend: Processor,
+    writer: ResultWriter,
+    tally: Tally,
+    right: RightCamera | None = None,
+) -> None:
     """Process `frames` in order, write the results and count them in `tally`.
 
     As in the node, a frame that is not later than the last one is refused; a large jump back, and
@@ -174,6 +206,8 @@ def run(frames: Iterable[Frame], frontend: Processor, writer: ResultWriter, tall
         if jumped or change:
             frontend.reset()
             writer.reset()
+            if right is not None:
+                right.reset()
             tally.resets += 1
         frame = replace(frame, camera=camera)
         try:
@@ -181,8 +215,13 @@ def run(frames: Iterable[Frame], frontend: Processor, writer: ResultWriter, tall
         except D2RosError as error:
             tally.refused.append(f"frame {frame.stamp}: {error}")
             continue
+        seen = None
+        try:
+            seen = None if right is None else right.find(frame, result)
+        except D2RosError as error:  # the left camera's own tracks are still good
+            tally.refused.append(f"right frame at {frame.stamp}: {error}")
         with held():
-            writer.write(frame, result)
+            writer.write(frame, result, seen)
             tally.add(result)
 
 
@@ -195,14 +234,18 @@ class ResultWriter:
         Where they go.
     output
         Which topics there are beside the usual ones.
+    cameras
+        2 for a stereo pair.
     """
 
-    def __init__(self, bag: Sink, output: OutputConfig) -> None:
+    def __init__(self, bag: Sink, output: OutputConfig, cameras: int = 1) -> None:
         from d2_ros.vins import VinsTracks
 
         self._bag = bag
         self._descriptors = output.descriptors
-        self._vins = None if output.vins_format == "none" else VinsTracks(output.vins_format)
+        self._vins = None
+        if output.vins_format != "none":
+            self._vins = VinsTracks(output.vins_format, cameras=cameras)
         self._told_uncalibrated = False
 
     def reset(self) -> None:
@@ -210,8 +253,13 @@ class ResultWriter:
         if self._vins is not None:
             self._vins.reset()
 
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Write everything that `result` holds."""
+    def write(
+        self,
+        frame: Frame,
+        result: FrameResult,
+        right: tuple[Frame, NDArray[np.void]] | None = None,
+    ) -> None:
+        """Write everything that `result` holds; `right` as :meth:`RightCamera.find` gives it."""
         from d2_ros.records import pack_descriptors
         from d2_ros.sources.messages import camera_info, cloud, vins_cloud
 
@@ -226,8 +274,15 @@ class ResultWriter:
         for topic, rows in topics.items():
             if rows is not None:
                 self._bag.write(NAMESPACE + topic, cloud(stamp, frame_id, rows))
+        if right is not None:
+            other, stereo = right
+            size = other.image.shape[1::-1]
+            info = camera_info(other.stamp, other.frame_id, other.camera, *size)
+            self._bag.write(RIGHT_CAMERA_INFO_TOPIC, info)
+            self._bag.write(NAMESPACE + "stereo", cloud(stamp, frame_id, stereo))
         if self._vins is not None:
-            content = self._vins.update(stamp, result.features, frame.camera)
+            seen = None if right is None else right[1]
+            content = self._vins.update(stamp, result.features, frame.camera, seen)
             if content is not None:
                 self._bag.write(NAMESPACE + "feature_tracks", vins_cloud(stamp, frame_id, content))
             elif not self._told_uncalibrated:

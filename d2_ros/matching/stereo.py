@@ -18,14 +18,16 @@ from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import match
 from d2_ros.matching.pyramid import Pyramid, build_pyramid, to_gray
 from d2_ros.matching.verification import verify
-from d2_ros.matching.warps import Warps
-from d2_ros.records import RIGHT, FrameResult, columns
+from d2_ros.matching.warps import Alignment, Warps
+from d2_ros.records import STEREO, FrameResult, columns
 
 Pixels = NDArray[np.float64]
 
+_NOTHING: NDArray[np.void] = np.empty(0, STEREO)
+
 
 @dataclass(frozen=True)
-class View:
+class StereoView:
     """What one camera of the pair saw.
 
     Attributes
@@ -49,7 +51,9 @@ class View:
 
 
 @torch.inference_mode()
-def find_right(left: View, right: View, config: Config, device: torch.device) -> NDArray[np.void]:
+def find_right(
+    left: StereoView, right: StereoView, config: Config, device: torch.device
+) -> NDArray[np.void]:
     """Find the left view's tracked features in the right view.
 
     As between frame and keyframe: mutual nearest neighbours, geometric verification, alignment of
@@ -67,9 +71,8 @@ def find_right(left: View, right: View, config: Config, device: torch.device) ->
 
     Returns
     -------
-    ``(N,)`` of :data:`~d2_ros.records.RIGHT`, one row per feature of the left view.
+    ``(M,)`` of :data:`~d2_ros.records.STEREO`, the features of the left view that were found.
     """
-    found: NDArray[np.void] = np.full(len(left.result.features), np.nan, RIGHT)
     descriptors = [to_device(view.result.descriptors, device) for view in (left, right)]
     matches = match(descriptors[0], descriptors[1:])
     index, other, settings = matches.index, matches.keyframe_index, config.matching
@@ -82,36 +85,40 @@ def find_right(left: View, right: View, config: Config, device: torch.device) ->
     index, other = index[inlier], other[inlier]
     tracked = left.result.features["track_id"][index] > 0
     if not tracked.any():
-        return found
+        return _NOTHING.copy()
     around = predict(left.pixels[index[tracked]], left.pixels[index], right.pixels[other])
     if around is None:
-        return found
+        return _NOTHING.copy()
     index, detected = index[tracked], right.pixels[other[tracked]]
     pyramids = [
         build_pyramid(to_gray(view.image), config.alignment.levels, device)
         for view in (left, right)
     ]
-    good, pixels = _aligned(pyramids, left.pixels[index], detected, around, config)
-    index = index[good]
+    good, aligned = _aligned(pyramids, left.pixels[index], detected, around, config)
+    index, pixels = index[good], aligned.warps.pixels
     kept = agree(index, pixels, settings.max_error)
-    index, pixels = index[kept], pixels[kept]
+    pixels, covariance = pixels[kept], aligned.covariance[kept]
+    found: NDArray[np.void] = np.zeros(len(pixels), STEREO)
+    found["index"] = index[kept]
+    found["u"], found["v"] = pixels.T
+    found["sigma_uu"], found["sigma_uv"] = covariance[:, 0].T
+    found["sigma_vv"] = covariance[:, 1, 1]
     # Whatever has passed has a bearing: without one it would not have been verified.
-    found["u"][index], found["v"][index] = pixels.T
-    found["x"][index], found["y"][index], _ = right.camera.bearings(pixels).T
-    return found
+    found["x"], found["y"], found["z"] = right.camera.bearings(pixels).T
+    return found[np.argsort(found["index"], kind="stable")]
 
 
 def _aligned(
     pyramids: list[Pyramid], centres: Pixels, detected: Pixels, around: Warps, config: Config
-) -> tuple[NDArray[np.int64], Pixels]:
+) -> tuple[NDArray[np.int64], Alignment]:
     """Align patches of the first image, at ``(M, 2)`` `centres`, in the second one.
 
     Returns
     -------
     good
         ``(G,)`` rows whose alignments pass every gate.
-    pixels
-        ``(G, 2)`` where they lie in the second image, px.
+    aligned
+        These G alignments.
     """
     settings, (first, second) = config.alignment, pyramids
     templates = cut(first, centres, settings.patch_radius)
@@ -125,4 +132,4 @@ def _aligned(
         patches, each, warps.pixels, warps, [first], one, centres[good], settings
     )
     returned = error <= settings.max_forward_backward
-    return good[returned], warps.pixels[returned]
+    return good[returned], aligned.select(good[returned])

@@ -14,7 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from d2_ros.config import Config, OutputConfig
 from d2_ros.features.batch import BatchResult
-from d2_ros.matching.stereo import View, find_right
+from d2_ros.matching.stereo import StereoView, find_right
 from d2_ros.node.camera_pipeline import CameraPipeline, DecodedFrame
 from d2_ros.node.device import SharedDevice
 from d2_ros.node.status import LOG_INTERVAL
@@ -31,9 +31,9 @@ def stereo_pair(config: Config) -> tuple[str, str] | None:
 
 
 def output_of(camera: str, config: Config) -> tuple[OutputConfig, int]:
-    """Return which topics a camera has, and of how many cameras its ``feature_tracks`` tells.
+    """Return which topics a camera has, and of how many cameras its topics tell.
 
-    In a stereo pair the left camera's lists what the right one sees, which has none itself.
+    In a stereo pair the left camera's list what the right one sees.
     """
     left, right = stereo_pair(config) or (None, None)
     if camera == right:
@@ -104,7 +104,7 @@ class MultiCameraPipeline:
             camera = frames[name].camera
             if camera is None:  # without bearings there is nothing to list
                 return None
-            views.append(View(frames[name].image, camera, results[name]))
+            views.append(StereoView(frames[name].image, camera, results[name]))
         pipeline = self._pipelines[self._pair[0]]
         try:
             found = find_right(views[0], views[1], pipeline.config, self._device.torch_device)

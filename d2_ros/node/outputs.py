@@ -32,7 +32,8 @@ class Outputs:
     node, camera, config
         Who publishes, for which camera, and which topics there are.
     views
-        Cameras whose observations ``feature_tracks`` lists: 2 for the left one of a stereo pair.
+        Cameras whose observations the topics list: 2 for the left one of a stereo pair, which has
+        ``stereo`` then.
     """
 
     def __init__(
@@ -54,6 +55,9 @@ class Outputs:
         if self._descriptor_kind != "none":
             self._descriptors = advertise(PointCloud2, "descriptors")
             self._publishers.append(self._descriptors)
+        self._stereo = advertise(PointCloud2, "stereo") if views == 2 else None
+        if self._stereo is not None:
+            self._publishers.append(self._stereo)
         self._vins: VinsTracks | None = None
         if config.vins_format != "none":
             self._vins = VinsTracks(config.vins_format, cameras=views)
@@ -73,7 +77,7 @@ class Outputs:
         """Send everything that `result` holds.
 
         `header` is the image's own; `right` is what the right camera of a stereo pair sees of the
-        features, ``records.RIGHT``.
+        features, ``records.STEREO``.
         """
         if self._vins is not None:
             content = self._vins.update(result.stamp, result.features, camera, right)
@@ -85,6 +89,8 @@ class Outputs:
         self._matches.publish(make_cloud(header, result.matches))
         if result.tracks is not None:
             self._tracks.publish(make_cloud(_header_of(result.tracks_stamp, header), result.tracks))
+        if self._stereo is not None and right is not None:
+            self._stereo.publish(make_cloud(header, right))
         self._features.publish(make_cloud(header, result.features))
         self._past.append(result.features)
         self._publish_overlay(header, image, result)

@@ -134,7 +134,7 @@ class CameraStatus:
         """Record a processed frame, and what the right camera of a stereo pair saw of it."""
         shape = _shape(result)
         if right is not None:
-            shape["stereo_matches"] = np.count_nonzero(np.isfinite(right["x"]))
+            shape["stereo_matches"] = len(right)
         with self._lock:
             self._counts["processed"] += 1
             self._counts["keyframes"] += result.is_keyframe

@@ -10,6 +10,7 @@ import d2_ros.frontend as frontend_module
 from d2_ros.camera import Camera
 from d2_ros.commands.replay import ResultWriter, Tally, run
 from d2_ros.config import Config, OutputConfig, with_values
+from d2_ros.records import FEATURES, STEREO, columns
 from d2_ros.sources import Frame, open_source
 from d2_ros.sources import messages as build
 from d2_ros.sources.bagscan import scan_mcap
@@ -198,6 +199,54 @@ def test_real_front_end_twice_gives_the_same_bytes(tmp_path, d2_ros):
     assert content[PREFIX + "matches"][0].width == 0
     assert min(message.width for message in content[PREFIX + "matches"][1:]) > 20
     assert min(message.width for message in content[PREFIX + "features"]) > 50
+
+
+PAIR = "synthetic:size=160x120,frames=4"
+
+
+def test_a_stereo_pair_lies_at_its_exact_disparity(tmp_path, d2_ros):
+    out, right = tmp_path / "out.mcap", f"{PAIR},baseline=120"
+    arguments = ("-p", "threads:=1", "-p", "output.vins_format:=fusion")
+    outcome = d2_ros("replay", PAIR, "--right", right, "--out", out, *arguments)
+    assert outcome.code == 0, outcome.err
+    assert "4 stereo pairs" in outcome.out
+    content, errors = read(out), []
+    info = content["/right/camera_info"]
+    assert [build.stamp_of(message) for message in info] == open_source(right).stamps
+    left, other = open_source(PAIR), open_source(right)
+    for number, (message, frame) in enumerate(
+        zip(content[PREFIX + "stereo"], content[PREFIX + "features"], strict=True)
+    ):
+        stereo = np.frombuffer(message.data.tobytes(), STEREO)
+        features = np.frombuffer(frame.data.tobytes(), FEATURES)[stereo["index"]]
+        assert message.header == frame.header
+        assert (features["track_id"] > 0).all()
+        points, planes = left.surface(number, columns(features, "u", "v"))
+        truth, _ = other.project(points, planes, number)
+        errors.append(np.linalg.norm(columns(stereo, "u", "v") - truth, axis=1))
+        vins = content[PREFIX + "feature_tracks"][number]
+        assert 0 < sum(vins.channels[1].values) <= len(stereo)
+    assert min(map(len, errors)) > 30
+    assert np.median(np.concatenate(errors)) < 0.1
+    assert np.percentile(np.concatenate(errors), 90) < 0.5
+
+
+def test_frames_without_a_partner_have_no_stereo(tmp_path, d2_ros):
+    out, right = tmp_path / "out.mcap", f"{PAIR},baseline=120,rate=10"
+    outcome = d2_ros("replay", PAIR, "--right", right, "--out", out, "-p", "threads:=1")
+    assert outcome.code == 0, outcome.err
+    assert "2 stereo pairs" in outcome.out
+    content = read(out)
+    assert len(content[PREFIX + "stereo"]) == 2
+    assert len(content[PREFIX + "features"]) == 4
+
+
+def test_a_right_camera_that_is_not_there_is_said_before_any_work(tmp_path, d2_ros):
+    out = tmp_path / "out.mcap"
+    outcome = d2_ros("replay", PAIR, "--right", tmp_path / "none", "--out", out)
+    assert outcome.code == 2
+    assert f"{tmp_path / 'none'} does not exist" in outcome.err
+    assert not out.exists()
 
 
 def written(path, topic):

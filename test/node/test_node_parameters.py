@@ -113,7 +113,6 @@ def test_bad_values_are_refused_by_name_and_range(
     [
         ({"cameras": ["left"]}, ["cameras is ['left']", "left camera, then the right"]),
         ({"input__sync_tolerance": 0.0}, ["input.sync_tolerance is 0", "seconds"]),
-        ({"output__vins_format": "none"}, ["output.vins_format is none", "fusion or mono"]),
     ],
 )
 def test_a_stereo_pair_that_cannot_be_one_is_refused(

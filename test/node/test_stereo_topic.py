@@ -11,6 +11,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import CameraInfo, Image, PointCloud, PointCloud2
 
+from d2_ros import records
 from d2_ros.camera import Camera
 from d2_ros.node import camera_pipeline
 from d2_ros.node.messages import make_camera_info, make_header, make_image
@@ -148,6 +149,39 @@ def test_a_recorded_pair_holds_every_rule_and_the_true_disparity(
     _, values = node._pipelines["left"].status.report()
     assert 0 < int(str(values["stereo_matches"])) <= len(errors)
     assert float(str(values["stereo_mean_ms"])) > 0
+
+
+def test_the_topic_stereo_lists_the_left_features_in_the_right_image(
+    graph: Any, make_node: Any, frames: list[Any], right_camera: Camera
+) -> None:
+    node = make_node(**STEREO)
+    node.trigger_configure()
+    node.trigger_activate()
+    driver = graph.add(make_driver())
+    heard: dict[str, list[PointCloud2]] = {"features": [], "stereo": []}
+    for topic, messages in heard.items():
+        driver.create_subscription(PointCloud2, f"/d2_frontend/left/{topic}", messages.append, 10)
+    graph.wait(lambda: driver.ready() and node.count_subscribers("/d2_frontend/left/stereo") == 1)
+    frame = frames[0]
+    driver.send(frame.stamp, frame.image, shifted(frame.image), (frame.camera, right_camera))
+    graph.wait(lambda: all(len(messages) == 1 for messages in heard.values()))
+    assert node.count_publishers("/d2_frontend/right/stereo") == 0
+    features, stereo = (
+        np.frombuffer(heard[name][0].data.tobytes(), layout)
+        for name, layout in (("features", records.FEATURES), ("stereo", records.STEREO))
+    )
+    message = heard["stereo"][0]
+    assert message.header == heard["features"][0].header
+    fields = [(f.name, f.offset, f.datatype, f.count) for f in message.fields]
+    assert fields == records.point_fields(records.STEREO)
+    left = features[stereo["index"]]
+    assert len(stereo) > 0.4 * (features["track_id"] > 0).sum() > 20
+    assert (left["track_id"] > 0).all()
+    disparity = left["u"] - stereo["u"]
+    assert abs(np.median(disparity) - DISPARITY) < 0.1
+    assert np.percentile(abs(disparity - DISPARITY), 95) < 1.0
+    bearings = right_camera.bearings(records.columns(stereo, "u", "v"))
+    np.testing.assert_allclose(records.columns(stereo, "x", "y", "z"), bearings, atol=1e-5)
 
 
 def test_without_the_right_calibration_the_left_camera_goes_on_alone(

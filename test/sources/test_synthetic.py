@@ -35,6 +35,7 @@ def test_spec_is_parsed():
         ("frames=many", "frames=many"),
         ("seed=-1", "seed is -1"),
         ("rate=0", "rate_hz is 0"),
+        ("baseline=1001", "baseline_mm is 1001"),
         ("colour=red", "colour=red"),
         ("frames=3,", "''"),
     ],
@@ -64,6 +65,20 @@ def test_all_sizes_see_the_same_world():
     seen, visible = tiny.project(points, planes, 30)
     assert visible.all()
     np.testing.assert_allclose((seen + 0.5) * 4 - 0.5, pixels, atol=1e-6)
+
+
+def test_the_right_camera_of_a_pair_is_a_baseline_aside():
+    left, right = open_synthetic("frames=3"), open_synthetic("frames=3,baseline=120")
+    inverse = np.linalg.inv(left.poses()) @ right.poses()
+    moved = np.tile(np.eye(4), (3, 1, 1))
+    moved[:, 0, 3] = 0.12
+    np.testing.assert_allclose(inverse, moved, atol=1e-12)
+    points, planes = left.surface(1, [[320.0, 240.0]])
+    there, visible = right.project(points, planes, 1)
+    depth = ((points - left.poses()[1, :3, 3]) @ left.poses()[1, :3, :3])[0, 2]
+    assert visible.all()
+    assert abs(320 - there[0, 0] - 421.3 * 0.12 / depth) < 0.5  # a little distorted
+    assert abs(there[0, 1] - 240) < 0.5
 
 
 def test_the_same_seed_gives_the_same_bytes(small, tmp_path, monkeypatch):

@@ -68,7 +68,8 @@ def _render(options: SyntheticOptions) -> Iterator[NDArray[np.uint8]]:
         count = _MOMENTS if index in options.blur_frames else 1
         moments = ((np.arange(count) + 0.5) / count - 0.5) * _SHUTTER
         lights = [radiance(scene, options.pose(index + moment)) for moment in moments]
-        rng = np.random.default_rng([options.seed, index])
+        own = [options.baseline_mm] if options.baseline_mm else []  # the pair's noise differs
+        rng = np.random.default_rng([options.seed, index, *own])
         return expose(np.mean(lights, axis=0), rng, *options.response(index))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -11,7 +11,12 @@ from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError
 from d2_ros.sources.synthetic.room import flight
 
-_LIMITS = {"frames": (2, 2000), "seed": (0, 2**31 - 1), "rate_hz": (1, 200)}
+_LIMITS = {
+    "frames": (2, 2000),
+    "seed": (0, 2**31 - 1),
+    "rate_hz": (1, 200),
+    "baseline_mm": (0, 1000),
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class SyntheticOptions:
         Draws sensor noise and hand-held shake.
     rate_hz
         Frames per second; the flight itself takes its time whatever the rate.
+    baseline_mm
+        More than 0: the right camera of a stereo pair, so far to the right of the one of 0.
 
     Raises
     ------
@@ -40,6 +47,7 @@ class SyntheticOptions:
     frames: int = 90
     seed: int = 0
     rate_hz: int = 20
+    baseline_mm: int = 0
 
     def __post_init__(self) -> None:
         if not 160 <= self.width <= 640 or self.width * 3 != self.height * 4:
@@ -77,7 +85,9 @@ class SyntheticOptions:
 
     def pose(self, position: float) -> NDArray[np.float64]:
         """Exact ``(4, 4)`` T_world_camera at a frame; fractions lie between frames."""
-        return flight(position * self.period * 1e-9, self.seed)
+        pose = flight(position * self.period * 1e-9, self.seed)
+        pose[:3, 3] += self.baseline_mm * 1e-3 * pose[:3, 0]
+        return pose
 
     def camera(self) -> Camera:
         """Scale the calibration of the 640x480 image, in centre-of-pixel coordinates."""
@@ -90,13 +100,15 @@ class SyntheticOptions:
 def parse_options(spec: str) -> SyntheticOptions:
     """Read text such as ``size=320x240,frames=40,seed=0,rate=20``; what is left out is default.
 
+    ``baseline`` is in mm.
+
     Raises
     ------
     D2RosError
         For an unknown key or a value that is no number or out of range.
     """
     values: dict[str, int] = {}
-    names = {"frames": "frames", "seed": "seed", "rate": "rate_hz"}
+    names = {"frames": "frames", "seed": "seed", "rate": "rate_hz", "baseline": "baseline_mm"}
     for item in spec.split(",") if spec else ():
         key, _, text = item.partition("=")
         try:
