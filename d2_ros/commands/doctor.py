@@ -45,6 +45,7 @@ OPTIONAL = {
     "openvino": "runtime openvino",
     "nncf": "runtime openvino with precision int8",
     "onnxruntime": "runtime onnxruntime",
+    "pycolmap": "export colmap, evaluate reconstruction, training on COLMAP's models",
     "launch_ros": "ros2 launch; without it start the node as `d2_frontend`",
 }
 TIMEOUT_S = 120
