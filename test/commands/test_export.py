@@ -8,8 +8,8 @@ import pytest
 
 from d2_ros.errors import D2RosError
 from d2_ros.records import FEATURES, MATCHES
-from d2_ros.sources import open_source
 from d2_ros.sources import messages as build
+from d2_ros.sources import open_source
 from d2_ros.sources.outputs import read_outputs
 from d2_ros.sources.writer import BagWriter
 
