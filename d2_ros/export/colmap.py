@@ -6,7 +6,10 @@ added to keypoints and principal points on the way out, and taken away on the wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -30,12 +33,12 @@ UNKNOWN_FOCAL = 1.2
 SEED = 0
 """Of COLMAP's random choices, so that the same bag gives the same model."""
 
-_ERRORS_ONLY = 2
-"""What of COLMAP's log is told: else a warning an image where there are no images to colour by."""
+MAX_ERROR, MIN_ANGLE = 4.0, 1.5
+"""px and degrees: what COLMAP's mapper filters by after each adjustment."""
 
 
 def load_pycolmap() -> ModuleType:
-    """Import pycolmap, silent but for errors.
+    """Import pycolmap.
 
     Raises
     ------
@@ -44,8 +47,21 @@ def load_pycolmap() -> ModuleType:
     """
     with optional_import("COLMAP's files take pycolmap; install it with `pip install pycolmap`"):
         import pycolmap
-    pycolmap.logging.minloglevel = _ERRORS_ONLY
     return pycolmap
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep COLMAP's log from stderr: pycolmap 4.2 tells every step, whatever level is set."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def colmap_camera(camera: Camera | None, size: tuple[int, int]) -> pycolmap.Camera:
@@ -237,4 +253,26 @@ def triangulate(
     options.random_seed = SEED
     options.num_threads = 1
     places = database, image_folder or out, out
-    return pycolmap.triangulate_points(model, *places, options=options)
+    with _quiet():
+        return pycolmap.triangulate_points(model, *places, options=options)
+
+
+def adjust(model: pycolmap.Reconstruction) -> None:
+    """Bundle adjustment of all poses and points, in place; the calibration is held.
+
+    Every observation counts by the square of its reprojection error. As in COLMAP's mapper, what
+    lies :data:`MAX_ERROR` off, behind a camera or at less than :data:`MIN_ANGLE` is then left out,
+    and the rest adjusted once more.
+    """
+    pycolmap = load_pycolmap()
+    options = pycolmap.BundleAdjustmentOptions()
+    options.refine_focal_length = options.refine_extra_params = False
+    options.print_summary = False
+    options.ceres.solver_options.num_threads = 1  # the sums of several come in any order
+    filtering = pycolmap.ObservationManager(model)
+    with _quiet():
+        pycolmap.bundle_adjustment(model, options)
+        if filtering.filter_all_points3D(MAX_ERROR, MIN_ANGLE):
+            pycolmap.bundle_adjustment(model, options)
+            filtering.filter_all_points3D(MAX_ERROR, MIN_ANGLE)
+    model.update_point_3d_errors()
