@@ -67,7 +67,17 @@ setup(
     ],
     extras_require={
         name: pins(name)
-        for name in ("ros", "test", "train", "docs", "openvino", "onnxruntime", "mapping")
+        for name in (
+            "ros",
+            "test",
+            "train",
+            "docs",
+            "openvino",
+            "onnxruntime",
+            "mapping",
+            "cluster",
+            "view",
+        )
     },
     entry_points={
         "console_scripts": [

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from d2_ros.batch.jobs import Ended, Job, end_all, run
 from d2_ros.errors import D2RosError, optional_import
+
+CONNECT_S = 5.0
+"""How long a cluster may take to answer."""
 
 RETRIES = 3
 """How often Ray starts a job again whose worker or machine was lost."""
@@ -31,6 +35,19 @@ def run_here(jobs: Sequence[Job], count: int) -> Iterator[tuple[Job, Ended]]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _reach(address: str) -> None:
+    """Connect to `host:port`, since Ray tries for minutes where nobody listens; else do nothing.
+
+    Raises
+    ------
+    OSError
+        If nobody listens there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+
+
 def run_on_cluster(jobs: Sequence[Job], address: str, gpus: float) -> Iterator[tuple[Job, Ended]]:
     """Run the jobs on a Ray cluster, a core and `gpus` GPUs each; yield each as it ends.
 
@@ -51,8 +68,9 @@ def run_on_cluster(jobs: Sequence[Job], address: str, gpus: float) -> Iterator[t
     with optional_import("--cluster takes Ray; install it with `pip install ray`"):
         import ray
     try:
+        _reach(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise D2RosError(
             f"no Ray cluster at {address}: {error}; start one with `ray start --head`"
         ) from None
