@@ -14,6 +14,8 @@ from d2_ros.errors import D2RosError
 from d2_ros.records import FEATURES, MATCHES, TRACKS
 
 _POINT_FIELD_TYPES = ("", "i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
+_ODOMETRY = "nav_msgs/msg/Odometry"
+_PLACE = np.dtype([("x", "f8"), ("y", "f8"), ("z", "f8")])
 _CLOUD, _CAMERA_INFO = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/CameraInfo"
 
 
@@ -112,6 +114,61 @@ def read_outputs(path: Path) -> Outputs:
     if not frames:
         raise D2RosError(f"bag {path} has no message on {prefix}features; replay the recording")
     return Outputs(tuple(frames), tuple(tracks))
+
+
+@dataclass(frozen=True)
+class MapOutputs:
+    """What a mapper has published in a bag.
+
+    Attributes
+    ----------
+    odometry
+        Topic -> stamps ``(N,)``, integer nanoseconds, and poses ``(N, 4, 4)``.
+    landmarks
+        ``(stamp, (N, 3) points)`` of every message.
+    """
+
+    odometry: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
+    landmarks: tuple[tuple[int, NDArray[np.float64]], ...]
+
+
+def read_map(path: Path) -> MapOutputs:
+    """Read all ``nav_msgs/Odometry``, and clouds on topics named ``landmarks``, of a bag.
+
+    Raises
+    ------
+    D2RosError
+        If the bag cannot be read, or a cloud has no x, y and z.
+    """
+    from d2_ros.sources.bagfiles import Bag
+    from d2_ros.sources.messages import stamp_of
+    from d2_ros.sources.opening import find_bag
+    from d2_ros.sources.trajectories import pose_matrices
+
+    bag = Bag(find_bag(path))
+    paths = [topic for topic, (kind, _) in bag.topics.items() if kind == _ODOMETRY]
+    clouds = [
+        topic
+        for topic, (kind, _) in bag.topics.items()
+        if kind == _CLOUD and topic.endswith("/landmarks")
+    ]
+    told: dict[str, list[Any]] = {topic: [] for topic in paths}
+    landmarks = []
+    for topic, message in bag.messages([*paths, *clouds]):
+        if topic in told:
+            told[topic].append(message)
+        else:
+            rows = rows_of(message, _PLACE, topic)
+            points = np.column_stack([rows[axis] for axis in "xyz"])
+            landmarks.append((stamp_of(message), points))
+    odometry = {}
+    for topic, messages in told.items():
+        poses = [message.pose.pose for message in messages]
+        where = [[getattr(pose.position, axis) for axis in "xyz"] for pose in poses]
+        turn = [[getattr(pose.orientation, axis) for axis in "xyzw"] for pose in poses]
+        stamps = np.array([stamp_of(message) for message in messages], np.int64)
+        odometry[topic] = stamps, pose_matrices(where, turn)
+    return MapOutputs(odometry, tuple(landmarks))
 
 
 def rows_of(message: Any, layout: np.dtype, topic: str) -> NDArray[np.void]:
