@@ -80,7 +80,8 @@ def view(
         with opened(part, in_space) as stream:
             recording = Recording(stream, ellipse_scale)
             for number, (name, (stamps, known)) in enumerate(trajectories.items()):
-                recording.add_trajectory(_entity(name), stamps, known, number)
+                entity = f"{number + 1}_{Path(name).name}"
+                recording.add_trajectory(entity, stamps, known, number)
             if landmarks is not None:
                 recording.add_points(landmarks)
             for stamp, cloud in made.landmarks:
@@ -99,11 +100,6 @@ def view(
 
 def _has_display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def _entity(name: str) -> str:
-    """A path's or topic's name without slashes, which would make it a tree."""
-    return name.strip("/").replace("/", "_") or "trajectory"
 
 
 def _trajectory(name: str, outputs: Outputs) -> Trajectory:

@@ -50,7 +50,8 @@ def read_points(path: Path) -> NDArray[np.float64]:
 
 def _layout(lines: list[list[str]]) -> tuple[str, int, list[tuple[str, str]]]:
     """Byte order (empty: text), number of vertices, and their properties."""
-    order = _ORDERS[next(line[1] for line in lines if line[0] == "format")]
+    (form,) = (line[1] for line in lines if line[0] == "format")
+    order = _ORDERS[form]
     elements = [index for index, line in enumerate(lines) if line[0] == "element"]
     if not elements or lines[elements[0]][1] != "vertex":
         raise ValueError("its first element is not vertex")
