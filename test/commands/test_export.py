@@ -178,6 +178,16 @@ def test_what_cannot_be_exported_is_one_sentence(tmp_path, d2_ros, bag_options, 
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
 
+def test_the_images_are_not_written_beside_those_that_are_read(tmp_path, d2_ros):
+    path, photos = write(tmp_path / "in.mcap"), tmp_path / "photos"
+    photos.mkdir()
+    cv2.imwrite(str(photos / "0.png"), np.zeros((24, 32), np.uint8))
+    outcome = d2_ros("export", "colmap", path, photos / "out", "--images", photos)
+    assert outcome.code == 2
+    assert "lies inside the input" in outcome.err
+    assert [file.name for file in photos.iterdir()] == ["0.png"]
+
+
 def test_what_is_no_bag_of_outputs_is_told(tmp_path, d2_ros):
     outcome = d2_ros("export", "colmap", tmp_path / "absent.mcap", tmp_path / "out")
     assert outcome.code == 2
