@@ -153,7 +153,10 @@ def latest(frames: Sequence[Published], tracks: Iterable[NDArray[np.void]]) -> l
 
 
 def track_pairs(tracks: Sequence[NDArray[np.int64]]) -> Pairs:
-    """Match any two observations of a track.
+    """Match every observation with the 1st, 2nd, 4th, 8th, ... later one of its track.
+
+    That is k log k matches for k observations instead of k^2 / 2, short baselines and long ones;
+    what COLMAP makes of them is the same (docs/mappers/colmap.md), since it joins matches itself.
 
     Parameters
     ----------
@@ -168,10 +171,10 @@ def track_pairs(tracks: Sequence[NDArray[np.int64]]) -> Pairs:
     order = order[track[order] > 0]
     view, row, track = view[order], row[order], track[order]
     found = [np.empty((0, 4), np.int64)]
-    for apart in range(1, len(tracks)):
+    for apart in (1 << power for power in range(len(tracks).bit_length())):
         first = np.flatnonzero(track[:-apart] == track[apart:])
         if not len(first):
-            break  # no track is longer
+            break  # no track is as long
         then = first + apart
         found.append(np.column_stack([view[first], view[then], row[first], row[then]]))
     return _grouped(np.concatenate(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,13 @@ def read_outputs(path: Path) -> Outputs:
             told[name][stamp] = rows
     none = np.empty(0, MATCHES)
     frames = []
+    if not infos:
+        raise D2RosError(f"bag {path} has no message on {info_topic}; replay the recording")
+    stamps = sorted(infos)
     for stamp, features in told["features"].items():
-        camera, size = _camera(infos, stamp, info_topic)
+        # As in the node, the newest calibration counts; one that comes later is better than none.
+        newest = stamps[max(bisect_right(stamps, stamp) - 1, 0)]
+        camera, size = _camera(infos[newest], info_topic)
         frames.append(
             PublishedFrame(stamp, camera, size, features, told["matches"].get(stamp, none))
         )
@@ -224,17 +230,12 @@ def _topics(path: Path, topics: dict[str, tuple[str, int]]) -> tuple[str, str]:
     return found[0], own[0]
 
 
-def _camera(infos: dict[int, Any], stamp: int, topic: str) -> tuple[Camera | None, tuple[int, int]]:
-    """The calibration that a frame came with: its own or, of a latched one, the only one."""
-    info = infos.get(stamp) or (next(iter(infos.values())) if len(infos) == 1 else None)
-    if info is None:
-        raise D2RosError(
-            f"{topic} says nothing of the frame at {stamp} ns; record it with the outputs, or "
-            "replay the recording"
-        )
+def _camera(info: Any, topic: str) -> tuple[Camera | None, tuple[int, int]]:
+    """Calibration and image size of a camera_info."""
     from d2_ros.sources.bags import camera_of
 
     camera = camera_of(info, 0, 0)
-    if camera is None:
-        return None, (int(info.width), int(info.height))
-    return camera, (camera.width, camera.height)
+    size = (info.width, info.height) if camera is None else (camera.width, camera.height)
+    if not all(size):
+        raise D2RosError(f"{topic} says no image size; replay the recording")
+    return camera, (int(size[0]), int(size[1]))

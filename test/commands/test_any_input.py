@@ -169,6 +169,7 @@ def world(
     monkeypatch.setattr("d2_ros.evaluation.match_sets.match_images", matches)
     monkeypatch.setattr("d2_ros.evaluation.sequences.run_sequence", stop)
     monkeypatch.setattr("d2_ros.features.extractor.Extractor", stop)
+    monkeypatch.setattr("d2_ros.evaluation.reconstruction.record", stop)
     monkeypatch.setattr("d2_ros.batch.jobs._in_a_process", lambda *_: 0)
     monkeypatch.setattr("d2_ros.commands.demo._write_sequence", stop)
     monkeypatch.setattr("d2_ros.training.trainer.Trainer.run", stop)

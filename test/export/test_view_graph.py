@@ -47,11 +47,22 @@ def listed(pairs):
     return {pair: rows.tolist() for pair, rows in pairs.items()}
 
 
-def test_any_two_observations_of_a_track_are_a_match():
+def test_observations_of_a_track_are_matches():
     ids = [[7, 0, 3], [3, 7], [0, 0], [9, 3]]
     pairs = track_pairs([np.array(i, np.int64) for i in ids])
     assert listed(pairs) == {(0, 1): [[0, 1], [2, 0]], (0, 3): [[2, 1]], (1, 3): [[0, 1]]}
     assert {rows.dtype for rows in pairs.values()} == {np.dtype(np.uint32)}
+
+
+def test_a_long_track_is_matched_over_gaps_of_powers_of_two():
+    # Of the 45 pairs of ten observations, which count by observation, not by view.
+    ids = [np.array([5] if view != 3 else [0], np.int64) for view in range(11)]
+    seen = [view for view in range(11) if view != 3]
+    expected = {
+        (seen[first], seen[first + gap]) for gap in (1, 2, 4, 8) for first in range(10 - gap)
+    }
+    assert set(track_pairs(ids)) == expected
+    assert len(expected) == 25
 
 
 def test_no_tracks_are_no_pairs():
