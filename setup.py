@@ -66,7 +66,18 @@ setup(
         "zstandard>=0.15",
     ],
     extras_require={
-        name: pins(name) for name in ("ros", "test", "train", "docs", "openvino", "onnxruntime")
+        name: pins(name)
+        for name in (
+            "ros",
+            "test",
+            "train",
+            "docs",
+            "openvino",
+            "onnxruntime",
+            "mapping",
+            "cluster",
+            "view",
+        )
     },
     entry_points={
         "console_scripts": [

@@ -25,6 +25,8 @@ ALLOWED = {
 ALLOWED["camera"] |= {"distortion"}
 ALLOWED["distortion"] |= {"machine_code"}
 ALLOWED["vins"] = LEAVES
+ALLOWED["export"] = {"records", "camera", "errors"}  # what the topics lack, all users lack
+ALLOWED["viewer"] = ALLOWED["export"]
 ALLOWED["node"] |= {"sources", "vins"}  # plays and records; the layout of one topic
 ABOVE = {"node", "commands", "cli", "evaluation", "training", "frontend"}
 

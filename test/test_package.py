@@ -21,6 +21,7 @@ MODULE_TO_DISTRIBUTION = {
     "yaml": "PyYAML",
     "skimage": "scikit-image",
     "cv_bridge": "cv-bridge",
+    "rerun": "rerun-sdk",
 }
 
 
@@ -95,7 +96,7 @@ def test_everything_imported_is_declared(setup_arguments):
         name: {
             canonicalize_name(Requirement(r).name) for r in setup_arguments["extras_require"][name]
         }
-        for name in ("openvino", "onnxruntime")
+        for name in ("openvino", "onnxruntime", "mapping", "cluster", "view")
     }
     for module in imported_roots(PACKAGE):
         name = canonicalize_name(MODULE_TO_DISTRIBUTION.get(module, module))
@@ -107,6 +108,9 @@ def test_everything_imported_is_declared(setup_arguments):
             assert name in pinned, module
         elif module in {"pycolmap", "h5py"}:  # imported where their files are read
             assert name in for_training, module
+            assert name in extras["mapping"] or module == "h5py"
+        elif module in {"ray", "rerun"}:
+            assert name in extras[{"ray": "cluster", "rerun": "view"}[module]], module
         elif module in {"openvino", "nncf"}:
             assert name in extras["openvino"], module
         elif module in {"onnx", "onnxruntime"}:
@@ -116,7 +120,7 @@ def test_everything_imported_is_declared(setup_arguments):
 
 
 def test_pins_are_exact_complete_and_satisfy_the_package(setup_arguments):
-    for extra in ("ros", "test", "train", "docs", "openvino", "onnxruntime"):
+    for extra in set(setup_arguments["extras_require"]):
         pins = [Requirement(line) for line in setup_arguments["extras_require"][extra]]
         assert all(re.fullmatch(r"==[^*]+", str(pin.specifier)) for pin in pins)
     ros = {

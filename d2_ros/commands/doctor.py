@@ -31,6 +31,7 @@ PIP_NAMES = {
     "messages": "ros-sensor-msgs ros-std-srvs ros-diagnostic-msgs ros-lifecycle-msgs "
     "ros-rosgraph-msgs",
     "cv_bridge": "cv-bridge",
+    "rerun": "rerun-sdk",
 }
 APT_NAMES = {
     "rclpy": "rclpy",
@@ -45,6 +46,9 @@ OPTIONAL = {
     "openvino": "runtime openvino",
     "nncf": "runtime openvino with precision int8",
     "onnxruntime": "runtime onnxruntime",
+    "pycolmap": "export colmap, evaluate reconstruction, training on COLMAP's models",
+    "rerun": "view",
+    "ray": "batch --cluster",
     "launch_ros": "ros2 launch; without it start the node as `d2_frontend`",
 }
 TIMEOUT_S = 120

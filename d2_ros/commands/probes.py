@@ -209,6 +209,9 @@ PROBES: dict[str, Callable[[], tuple[str, str]]] = {
     "openvino": library("openvino", "openvino", "2024.0"),
     "nncf": library("nncf", "nncf", "2.9"),
     "onnxruntime": library("onnxruntime", "onnxruntime", "1.17"),
+    "pycolmap": library("pycolmap", "pycolmap", "4.0"),
+    "rerun": library("rerun", "rerun-sdk", "0.23"),
+    "ray": library("ray", "ray", "2.9"),
     "launch_ros": library("launch_ros", "launch-ros", "0.19"),
 }
 """By the name under which the doctor reports them."""

@@ -138,31 +138,13 @@ class BagSource:
             raise UnusableFrame(f"{self.image_topic} at {stamp} ns: {error}") from None
 
     def _camera(self, info: Any, width: int, height: int) -> Camera | None:
-        """Return the camera of images of this size; None where K is zero, which means uncalibrated.
-
-        Drivers that leave ``width`` and ``height`` at zero mean the size of their images.
-        """
+        """Return the camera of images of this size; None where it is not calibrated."""
         if isinstance(info, D2RosError):
             raise info
         if info is None:
             return None
-        # ROS 1 spells them with capitals.
-        k, d, p = (getattr(info, key if hasattr(info, key) else key.upper()) for key in "kdp")
-        if not np.any(k):
-            return None
-        roi, binning = info.roi, (info.binning_x, info.binning_y)
         try:
-            return _built(
-                info.width or width * max(info.binning_x, 1),
-                info.height or height * max(info.binning_y, 1),
-                info.distortion_model,
-                tuple(map(float, k)),
-                tuple(map(float, d)),
-                tuple(map(float, p)),
-                binning=binning,
-                roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
-                rectified=self._rectified,
-            )
+            return camera_of(info, width, height, self._rectified)
         except D2RosError as error:
             raise D2RosError(f"{self._info_topic} is unusable: {error}") from None
 
@@ -188,6 +170,41 @@ class BagSource:
     def _stamps(self, topic: str) -> NDArray[np.int64]:
         stored = until_damage(self._bag.stored([topic]))
         return np.array([_stamp(item) for item in stored], np.int64)
+
+
+def camera_of(info: Any, width: int, height: int, rectified: bool = False) -> Camera | None:
+    """Return the camera of a camera_info, ROS 1's or 2's; None where K is zero: not calibrated.
+
+    Parameters
+    ----------
+    info
+        The message.
+    width, height
+        Of the images, px: what drivers that leave ``width`` and ``height`` at zero mean.
+    rectified
+        Images are rectified.
+
+    Raises
+    ------
+    D2RosError
+        If the calibration is unusable.
+    """
+    # ROS 1 spells them with capitals.
+    k, d, p = (getattr(info, key if hasattr(info, key) else key.upper()) for key in "kdp")
+    if not np.any(k):
+        return None
+    roi, binning = info.roi, (info.binning_x, info.binning_y)
+    return _built(
+        info.width or width * max(info.binning_x, 1),
+        info.height or height * max(info.binning_y, 1),
+        info.distortion_model,
+        tuple(map(float, k)),
+        tuple(map(float, d)),
+        tuple(map(float, p)),
+        binning=binning,
+        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+        rectified=rectified,
+    )
 
 
 def _stamp(item: Stored) -> int:

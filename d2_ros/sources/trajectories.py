@@ -74,6 +74,26 @@ def nanoseconds(path: Path, seconds: Iterable[str]) -> NDArray[np.int64]:
         raise D2RosError(f"{path} holds a time stamp that is not a number of seconds") from None
 
 
+def read_trajectory(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Read a trajectory in TUM's format: seconds, position and quaternion (x, y, z, w).
+
+    Returns
+    -------
+    ``(K,)`` integer nanoseconds and ``(K, 4, 4)`` poses, NaN where a row is not finite.
+
+    Raises
+    ------
+    D2RosError
+        If the file cannot be read or is malformed.
+    """
+    rows = read_table(path)
+    values = numbers(path, rows, 8)
+    return (
+        nanoseconds(path, (row[0] for row in rows)),
+        pose_matrices(values[:, 1:4], values[:, 4:8]),
+    )
+
+
 def pose_matrices(positions: ArrayLike, quaternions: ArrayLike) -> NDArray[np.float64]:
     """Return ``(N, 4, 4)`` poses of ``(N, 3)`` positions and ``(N, 4)`` (x, y, z, w).
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from d2_ros.errors import D2RosError
 from d2_ros.sources.base import Source
+from d2_ros.sources.trajectories import interpolate
 
 
 @runtime_checkable
@@ -38,6 +39,29 @@ def known_poses(source: Source) -> NDArray[np.float64] | None:
     raise D2RosError(
         f"no frame of {source.name} has a ground-truth pose{times}; give poses by the images' clock"
     )
+
+
+def poses_at(source: Source, stamps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Ground truth of a source at given times, in between interpolated.
+
+    Returns
+    -------
+    ``(N, 4, 4)`` ``T_world_camera``; NaN where unknown.
+
+    Raises
+    ------
+    D2RosError
+        If the source has none, or none of its frames has a pose.
+    """
+    poses = known_poses(source)
+    if poses is None:
+        raise D2RosError(
+            f"{source.name} has no ground-truth poses; give a source that has, or a file"
+        )
+    known = source.clocks()[0] if isinstance(source, Timed) else np.empty(0, np.int64)
+    if len(known) != len(poses):  # a source without a clock of its own has no unusable frames
+        known = np.array([frame.stamp for frame in source], np.int64)
+    return interpolate(known, poses, stamps)
 
 
 def _range(stamps: NDArray[np.int64]) -> str:

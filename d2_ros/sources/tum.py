@@ -11,13 +11,7 @@ from pathlib import Path
 from d2_ros.errors import D2RosError
 from d2_ros.sources.calibration import find_camera
 from d2_ros.sources.files import ImageFiles
-from d2_ros.sources.trajectories import (
-    interpolate,
-    nanoseconds,
-    numbers,
-    pose_matrices,
-    read_table,
-)
+from d2_ros.sources.trajectories import interpolate, nanoseconds, read_table, read_trajectory
 
 
 def is_tum(path: Path) -> bool:
@@ -41,10 +35,8 @@ def open_tum(path: Path) -> ImageFiles:
     truth = path / "groundtruth.txt"
     poses = known = None
     if truth.is_file():
-        rows = read_table(truth)
-        values = numbers(truth, rows, 8)  # t tx ty tz qx qy qz qw
-        known = nanoseconds(truth, (row[0] for row in rows))
-        poses = interpolate(known, pose_matrices(values[:, 1:4], values[:, 4:8]), stamps)
+        known, known_poses = read_trajectory(truth)
+        poses = interpolate(known, known_poses, stamps)
     return ImageFiles(
         str(path),
         stamps,

@@ -19,9 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from d2_ros.camera import Camera
 from d2_ros.cli import main
 from d2_ros.errors import D2RosError
 from d2_ros.evaluation.match_sets import MatchSets
+from d2_ros.records import FEATURES
 from d2_ros.sources import messages as build
 from d2_ros.sources.writer import BagWriter
 
@@ -122,6 +124,10 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for stamp in stamps:
             pixels = rng.integers(0, 256, (24, 32), np.uint8)
             bag.write("/camera/image_raw", build.image(stamp, "camera", pixels))
+    write_outputs(root / "features.mcap", stamps)
+    put("path.txt", "".join(f"{stamp / 1e9:.9f} {POSE}\n" for stamp in stamps))
+    put("map.ply", "ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\n"
+        "property float y\nproperty float z\nend_header\n1 2 3\n4 5 6\n")  # fmt: skip
     for ending in ENDINGS:
         put(f"noise{ending}", rng.bytes(300))
         put(f"empty{ending}", b"")
@@ -129,6 +135,18 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "folder.mcap").mkdir()
     (root / "loop").symlink_to("loop")
     return root
+
+
+def write_outputs(path: Path, stamps: list[int]) -> None:
+    """A bag as of d2-ros replay: four tracks that all frames see."""
+    camera = Camera(32, 24, [[50, 0, 15.5], [0, 51, 11.5], [0, 0, 1]], [])
+    with BagWriter(path) as bag:
+        for number, stamp in enumerate(stamps):
+            bag.write("/camera/camera_info", build.camera_info(stamp, "camera", camera, 32, 24))
+            rows = np.zeros(4, FEATURES)
+            rows["track_id"], rows["track_length"] = 1 + np.arange(4), number + 1
+            rows["u"], rows["v"] = [3, 20, 4, 21], [number, 3, 20, 22]
+            bag.write("/d2_frontend/camera/features", build.cloud(stamp, "camera", rows))
 
 
 @pytest.fixture
@@ -151,6 +169,8 @@ def world(
     monkeypatch.setattr("d2_ros.evaluation.match_sets.match_images", matches)
     monkeypatch.setattr("d2_ros.evaluation.sequences.run_sequence", stop)
     monkeypatch.setattr("d2_ros.features.extractor.Extractor", stop)
+    monkeypatch.setattr("d2_ros.evaluation.reconstruction.record", stop)
+    monkeypatch.setattr("d2_ros.batch.jobs._in_a_process", lambda *_: 0)
     monkeypatch.setattr("d2_ros.commands.demo._write_sequence", stop)
     monkeypatch.setattr("d2_ros.training.trainer.Trainer.run", stop)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -194,6 +214,8 @@ OUTPUTS = st.sampled_from(
 FILES = st.sampled_from(
     ["params.yaml", "camera.yaml", "train.yaml", "pairs.txt", "images/0.png", "images", *ODD_PLACES]
 )
+BAGS = st.sampled_from(["features.mcap", "bag.mcap", *ODD_PLACES])
+PLACES = st.sampled_from(["euroc", "tum", "path.txt", "map.ply", "synthetic:frames=2", *ODD_PLACES])
 NUMBERS = st.sampled_from(
     ["1", "2", "0", "-1", "nan", "inf", "1e999", "x", "", "9" * 30, "٣", "1e1"]
 )
@@ -248,6 +270,23 @@ VERBS: dict[str, tuple[list[st.SearchStrategy[list[str]]], list[st.SearchStrateg
         [FILES.map(lambda s: [s]) | SOURCES.map(lambda s: [s])],
         [*COMMON, option("--out", OUTPUTS), option("--images", SOURCES), option("--gap", NUMBERS),
          option("--write", OUTPUTS), option("--every", NUMBERS)],
+    ),
+    "evaluate reconstruction": ([SOURCES.map(lambda s: [s]), option("--out", OUTPUTS)], COMMON),
+    "export colmap": (
+        [BAGS.map(lambda s: [s]), OUTPUTS.map(lambda s: [s])],
+        [option("--images", SOURCES), option("--poses", PLACES), option("--json", OUTPUTS),
+         option("--from", TOKENS | st.just("matches"))],
+    ),
+    "view": (
+        [BAGS.map(lambda s: [s]), option("--out", OUTPUTS | st.just("o.rrd"))],
+        [option("--images", SOURCES), option("--poses", PLACES), option("--points", FILES),
+         option("--ellipse-scale", NUMBERS)],
+    ),
+    "batch": (
+        [SOURCES.map(lambda s: [s]), option("--out", OUTPUTS)],
+        [SOURCES.map(lambda s: [s]), option("--jobs", st.sampled_from(["1", "2", "0", "x"])),
+         option("--gpus", NUMBERS), st.just(["--", "replay"]), st.just(["--", "evaluate"]),
+         option("--", TOKENS), option("--cluster", st.sampled_from(["", "x", ":", "127.0.0.1:1"]))],
     ),
     "evaluate stereo": ([option("--out", OUTPUTS)], COMMON),
     "benchmark": (
@@ -305,6 +344,9 @@ MEANT_FOR = {
     "params.yaml": ["replay", "images", "--out", "o.mcap", "--params-file", "params.yaml"],
     "train.yaml": ["train", "--config", "train.yaml", "--out", "out"],
     "images/0.png": ["convert", "images", "o.mcap"],
+    "features.mcap": ["export", "colmap", "features.mcap", "out", "--images", "euroc"],
+    "path.txt": ["export", "colmap", "features.mcap", "out", "--poses", "path.txt"],
+    "map.ply": ["view", "features.mcap", "--points", "map.ply", "--out", "o.rrd"],
 }  # fmt: skip
 """A file -> the verb that reads it."""
 

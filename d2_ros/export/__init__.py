@@ -1,0 +1,1 @@
+"""Published features, matches and tracks for programs that build maps: COLMAP."""

@@ -1,0 +1,1 @@
+"""Published features, tracks, trajectories and maps as a Rerun recording."""
