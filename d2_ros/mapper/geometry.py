@@ -30,11 +30,16 @@ def inverse(pose: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def moved(pose: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `pose` after an increment of six numbers."""
-    change = np.eye(4)
-    change[:3, :3] = Rotation.from_rotvec(step[:3]).as_matrix()
-    change[:3, 3] = step[3:]
-    return np.asarray(pose @ change)
+    """Return `pose` after an increment of six numbers.
+
+    Its rotation is made orthonormal: what is not would grow from frame to frame, as each pose is
+    predicted from those before.
+    """
+    result = pose.copy()
+    turned = Rotation.from_matrix(pose[:3, :3]) * Rotation.from_rotvec(step[:3])
+    result[:3, :3] = turned.as_matrix()
+    result[:3, 3] += pose[:3, :3] @ step[3:]
+    return result
 
 
 def parallax(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

@@ -69,8 +69,7 @@ class Trajectory:
         ahead = min(stamp - before[1], coast * 1e9) / (before[1] - before[0])
         motion = inverse(first) @ second
         turn = Rotation.from_matrix(motion[:3, :3]).as_rotvec()
-        step = moved(np.eye(4), ahead * np.concatenate([turn, motion[:3, 3]]))
-        return np.asarray(second @ step)
+        return moved(second, ahead * np.concatenate([turn, motion[:3, 3]]))
 
     def speed(self) -> float:
         """Units of the map per second between the last two keyframes; 0 without them."""

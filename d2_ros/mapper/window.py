@@ -72,7 +72,7 @@ class Window:
         for _ in range(self._config.passes):
             weights = np.where(points.distances < limit, points.weights, 0.0)
             chosen = _strongest(table, weights, self._config.max_landmarks)
-            poses = smooth(table, poses, weights, chosen, self._anchors(poses))
+            poses = smooth(table, poses, points.places, weights, chosen, self._anchors(poses), 2.385 * points.scale)
             points = triangulate(table, poses)
         for keyframe, pose in zip(self.keyframes, poses, strict=True):
             keyframe.pose = pose
@@ -102,6 +102,6 @@ def _strongest(
     table: Table, weights: NDArray[np.float64], count: int
 ) -> NDArray[np.int64]:
     """Tracks that most of the views see rightly, at most `count`."""
-    total = table.sums(weights)
+    total = table.sums(weights) * (table.sums((weights > 0.02).astype(float)) >= 2)
     order = np.argsort(-total, kind="stable")[:count]
     return order[total[order] > 0]
