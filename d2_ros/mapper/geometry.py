@@ -114,7 +114,7 @@ def residuals(
     roots: NDArray[np.float64],
 ) -> Residuals:
     """Compare ``(N, 3)`` points, world frame, with ``(N, 2)`` rays of cameras ``(N or 1, 4, 4)``."""
-    local = np.einsum("nji,nj->ni", poses[:, :3, :3], points - poses[:, :3, 3])
+    local = ((points - poses[:, :3, 3])[:, None] @ poses[:, :3, :3])[:, 0]
     depth = np.where(np.abs(local[:, 2]) < 1e-9, 1e-9, local[:, 2])
     seen = local[:, :2] / depth[:, None]
     error = seen - rays
@@ -122,7 +122,7 @@ def residuals(
     slope[:, 0, 0] = slope[:, 1, 1] = 1
     slope[:, :, 2] = -seen
     slope /= depth[:, None, None]
-    return Residuals(local, error, np.einsum("nij,nj->ni", roots, error), roots @ slope)
+    return Residuals(local, error, (roots @ error[:, :, None])[:, :, 0], roots @ slope)
 
 
 def refine_pose(
@@ -197,10 +197,10 @@ class Points:
     scale: float
 
 
-def triangulate(table: Table, poses: NDArray[np.float64], rounds: int = 4) -> Points:
+def triangulate(table: Table, poses: NDArray[np.float64]) -> Points:
     """Place the points of a table by cameras that are known.
 
-    Linear at first (Hartley, Sturm 1997), then Gauss-Newton on the bearings, with Cauchy weights.
+    Linear at first (Hartley, Sturm 1997), then Gauss-Newton on the bearings.
 
     Parameters
     ----------
@@ -209,22 +209,36 @@ def triangulate(table: Table, poses: NDArray[np.float64], rounds: int = 4) -> Po
     poses
         ``(V, 4, 4)`` of the views.
     """
+    turn = poses[table.view, :3, :3].swapaxes(1, 2)
+    shift = -(turn @ poses[table.view, :3, 3:])[:, :, 0]
+    rows = table.roots @ (turn[:, 2:] * table.rays[:, :, None] - turn[:, :2])
+    right = table.roots @ (shift[:, :2] - table.rays * shift[:, 2:])[:, :, None]
+    across = rows.swapaxes(1, 2)
+    places = _solve(table.sums(across @ rows), table.sums((across @ right)[:, :, 0]))
+    return refine_points(places, table, poses)
+
+
+def refine_points(
+    places: NDArray[np.float64], table: Table, poses: NDArray[np.float64], rounds: int = 2
+) -> Points:
+    """Place points better by cameras that are known (Gauss-Newton, Cauchy weights).
+
+    Parameters
+    ----------
+    places
+        ``(T, 3)`` to begin with, world frame.
+    table, poses
+        As for :func:`triangulate`.
+    """
     cameras = poses[table.view]
     turn = cameras[:, :3, :3].swapaxes(1, 2)
-    shift = -np.einsum("nij,nj->ni", turn, cameras[:, :3, 3])
-    rows = turn[:, 2:] * table.rays[:, :, None] - turn[:, :2]
-    right = shift[:, :2] - table.rays * shift[:, 2:]
-    rows = table.roots @ rows
-    right = np.einsum("nij,nj->ni", table.roots, right)
-    hessian = table.sums(np.einsum("nki,nkj->nij", rows, rows))
-    places = _solve(hessian, table.sums(np.einsum("nki,nk->ni", rows, right)))
     for _ in range(rounds):
         found = residuals(cameras, places[table.track], table.rays, table.roots)
         weights, _ = robust_weights(found.lengths)
         slope = found.slope @ turn
-        weighted = slope * weights[:, None, None]
-        hessian = table.sums(np.einsum("nki,nkj->nij", weighted, slope))
-        places = places - _solve(hessian, table.sums(np.einsum("nki,nk->ni", weighted, found.white)))
+        weighted = (slope * weights[:, None, None]).swapaxes(1, 2)
+        hessian = table.sums(weighted @ slope)
+        places = places - _solve(hessian, table.sums((weighted @ found.white[:, :, None])[:, :, 0]))
     found = residuals(cameras, places[table.track], table.rays, table.roots)
     weights, scale = robust_weights(found.lengths)
     covariances = _solve(hessian, np.broadcast_to(np.eye(3), hessian.shape)) * scale**2

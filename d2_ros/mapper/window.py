@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.mapper.config import MapperConfig
-from d2_ros.mapper.geometry import Points, depth_errors, triangulate
+from d2_ros.mapper.geometry import Points, depth_errors, refine_points, triangulate
 from d2_ros.mapper.landmarks import Landmarks
 from d2_ros.mapper.observations import Table, View, table_of
 from d2_ros.mapper.smoothing import Anchor, smooth
@@ -72,8 +72,8 @@ class Window:
         for _ in range(self._config.passes):
             weights = np.where(points.distances < limit, points.weights, 0.0)
             chosen = _strongest(table, weights, self._config.max_landmarks)
-            poses = smooth(table, poses, points.places, weights, chosen, self._anchors(poses), 2.385 * points.scale)
-            points = triangulate(table, poses)
+            poses = smooth(table, poses, weights, chosen, self._anchors(poses))
+            points = refine_points(points.places, table, poses)
         for keyframe, pose in zip(self.keyframes, poses, strict=True):
             keyframe.pose = pose
         self._keep(table, points, limit, landmarks)
@@ -102,6 +102,6 @@ def _strongest(
     table: Table, weights: NDArray[np.float64], count: int
 ) -> NDArray[np.int64]:
     """Tracks that most of the views see rightly, at most `count`."""
-    total = table.sums(weights) * (table.sums((weights > 0.02).astype(float)) >= 2)
+    total = table.sums(weights * np.abs(np.linalg.det(table.roots))) * (table.sums((weights > 0.02).astype(float)) >= 2)
     order = np.argsort(-total, kind="stable")[:count]
     return order[total[order] > 0]
