@@ -1,1 +1,1 @@
-"""A reference mapper that knows the published topics only: tracks with covariances in, a map out."""
+"""A reference mapper that knows the published topics only: tracks in, a map out."""

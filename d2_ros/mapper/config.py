@@ -46,9 +46,7 @@ class MapperConfig:
         15, "Landmarks that must be seen where they are expected, or else a frame is lost.",
         low=6, high=1000,
     )  # fmt: skip
-    start_points: int = _param(
-        40, "Landmarks that a new map must begin with.", low=10, high=1000
-    )
+    start_points: int = _param(40, "Landmarks that a new map must begin with.", low=10, high=1000)
     start_parallax: float = _param(
         0.02, "Median parallax between the two keyframes that a map begins with, rotation removed.",
         unit="rad", low=0.001, high=0.5,

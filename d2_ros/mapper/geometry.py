@@ -113,7 +113,7 @@ def residuals(
     rays: NDArray[np.float64],
     roots: NDArray[np.float64],
 ) -> Residuals:
-    """Compare ``(N, 3)`` points, world frame, with ``(N, 2)`` rays of cameras ``(N or 1, 4, 4)``."""
+    """Compare ``(N, 3)`` points, world frame, with ``(N, 2)`` rays of ``(N or 1, 4, 4)`` poses."""
     local = ((points - poses[:, :3, 3])[:, None] @ poses[:, :3, :3])[:, 0]
     depth = np.where(np.abs(local[:, 2]) < 1e-9, 1e-9, local[:, 2])
     seen = local[:, :2] / depth[:, None]

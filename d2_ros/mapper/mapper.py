@@ -57,6 +57,11 @@ class Counts:
     frame_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
     keyframe_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
 
+    def medians(self) -> dict[str, float]:
+        """Milliseconds that a frame and a keyframe take, in the middle."""
+        times = {"frame": self.frame_ms, "keyframe": self.keyframe_ms}
+        return {name: float(np.median(taken)) for name, taken in times.items() if taken}
+
 
 class Mapper:
     """A map of one camera, up to scale, from the rows of its topics.

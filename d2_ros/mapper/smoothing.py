@@ -21,8 +21,8 @@ from d2_ros.mapper.observations import Table
 _HELD = 1e-6
 """Standard deviation of a pose that is held, rad and units of the map."""
 
-_LEAST_WEIGHT = 0.02
-"""Robust weights below are outliers, and left out."""
+OUTLIER = 0.02
+"""Observations whose robust weight is not above this are left out."""
 
 _ROUNDS = 5
 
@@ -96,7 +96,7 @@ def _add_landmarks(
     unit, params = gtsam.noiseModel.Isotropic.Sigma(2, 1.0), gtsam.SmartProjectionParams()
     params.setDegeneracyMode(gtsam.DegeneracyMode.ZERO_ON_DEGENERACY)
     params.setRankTolerance(1e-6)
-    kept = weights > _LEAST_WEIGHT
+    kept = weights > OUTLIER
     white = np.sqrt(weights)[:, None, None] * table.roots
     seen = np.einsum("nij,nj->ni", white, table.rays)
     nowhere = gtsam.Pose3()

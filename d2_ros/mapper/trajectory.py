@@ -111,7 +111,7 @@ _CLOUD = np.dtype(
 def landmark_rows(
     ids: NDArray[np.int64], places: NDArray[np.float64], covariances: NDArray[np.float64]
 ) -> NDArray[np.void]:
-    """Return landmarks as rows, packed: ``x y z``, covariance ``xx xy xz yy yz zz``, ``track_id``."""
+    """Return rows of landmarks: ``x y z``, covariance ``xx xy xz yy yz zz``, ``track_id``."""
     rows = np.zeros(len(ids), _CLOUD)
     rows["x"], rows["y"], rows["z"] = places.T
     for name, (i, j) in zip(_CLOUD.names[3:9], zip(*np.triu_indices(3), strict=True), strict=True):

@@ -12,7 +12,7 @@ from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.geometry import Points, depth_errors, refine_points, triangulate
 from d2_ros.mapper.landmarks import Landmarks
 from d2_ros.mapper.observations import Table, View, table_of
-from d2_ros.mapper.smoothing import Anchor, smooth
+from d2_ros.mapper.smoothing import OUTLIER, Anchor, smooth
 
 _SCALE = 0.1
 """How loosely the first baseline holds the scale of a map that has just begun, as a share of it."""
@@ -85,23 +85,18 @@ class Window:
         baseline = float(np.linalg.norm(poses[-1, :3, 3] - poses[0, :3, 3]))
         return [Anchor(0), Anchor(len(poses) - 1, turn=1.0, shift=_SCALE * baseline)]
 
-    def _keep(
-        self, table: Table, points: Points, limit: float, landmarks: Landmarks
-    ) -> None:
+    def _keep(self, table: Table, points: Points, limit: float, landmarks: Landmarks) -> None:
         """Hand over the places that are certain enough to place frames by."""
         right = table.sums((points.distances < limit).astype(np.float64))
         centre = self.keyframes[-1].pose[:3, 3]
         unsure = depth_errors(points.places, points.covariances, centre)
         good = (right >= 2) & (2 * right > table.counts) & (unsure < self._config.max_depth_error)
-        landmarks.update(
-            table.ids[good], points.places[good], points.covariances[good], table.ids
-        )
+        landmarks.update(table.ids[good], points.places[good], points.covariances[good], table.ids)
 
 
-def _strongest(
-    table: Table, weights: NDArray[np.float64], count: int
-) -> NDArray[np.int64]:
-    """Tracks that most of the views see rightly, at most `count`."""
-    total = table.sums(weights * np.abs(np.linalg.det(table.roots))) * (table.sums((weights > 0.02).astype(float)) >= 2)
-    order = np.argsort(-total, kind="stable")[:count]
-    return order[total[order] > 0]
+def _strongest(table: Table, weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Tracks that tell most, by their covariances, at most `count`; each rightly seen twice."""
+    told = table.sums(weights * table.roots[:, 0, 0] * table.roots[:, 1, 1])
+    told[table.sums((weights > OUTLIER).astype(np.float64)) < 2] = 0.0
+    order = np.argsort(-told, kind="stable")[:count]
+    return order[told[order] > 0]
