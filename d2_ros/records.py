@@ -107,8 +107,9 @@ def unpack(
         offsets.append(offset)
     if len(data) % step:
         raise D2RosError(f"a cloud of {len(data)} bytes is no whole number of rows of {step}")
-    wide = {"names": names, "formats": [layout[name] for name in names], "offsets": offsets}
-    rows = np.frombuffer(data, np.dtype({**wide, "itemsize": step}))
+    kinds = [layout[name] for name in names]
+    wide: Any = {"names": names, "formats": kinds, "offsets": offsets, "itemsize": step}
+    rows: NDArray[np.void] = np.frombuffer(data, np.dtype(wide))
     packed = np.empty(len(rows), layout)
     for name in names:
         packed[name] = rows[name]

@@ -25,7 +25,8 @@ ALLOWED = {
 ALLOWED["camera"] |= {"distortion"}
 ALLOWED["distortion"] |= {"machine_code"}
 ALLOWED["vins"] = LEAVES
-ALLOWED["node"] |= {"sources", "vins"}  # plays and records; the layout of one topic
+ALLOWED["mapper"] = {"records", "camera", "errors"}  # what a user's mapper has: the topics
+ALLOWED["node"] |= {"sources", "vins", "mapper"}  # plays and records; one topic; a second node
 ABOVE = {"node", "commands", "cli", "evaluation", "training", "frontend"}
 
 

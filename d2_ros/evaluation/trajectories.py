@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from evo.core import metrics
@@ -65,9 +66,9 @@ def true_path(source: Source) -> Path3D:
     poses = known_poses(source)
     if poses is None:
         raise D2RosError(f"{source.name} has no ground truth; give a TUM trajectory")
-    timed = isinstance(source, Timed)
-    stamps = source.clocks()[0] if timed else np.array([f.stamp for f in source], np.int64)
-    return Path3D(np.asarray(stamps, np.int64), poses)
+    if isinstance(source, Timed):
+        return Path3D(source.clocks()[0], poses)
+    return Path3D(np.array([frame.stamp for frame in source], np.int64), poses)
 
 
 def read_truth(name: str) -> Path3D:
@@ -117,7 +118,7 @@ def judge(estimated: Path3D, truth: Path3D) -> Judged:
         If fewer than three of its poses have a true one, or these do not move.
     """
     true = truth.at(estimated.stamps)
-    known = np.isfinite(true).all(axis=(1, 2))
+    known = np.asarray(np.isfinite(true).all(axis=(1, 2)))
     if np.count_nonzero(known) < 3:
         raise D2RosError(
             f"{np.count_nonzero(known)} of {len(known)} poses have a true one beside them; three "
@@ -130,7 +131,7 @@ def judge(estimated: Path3D, truth: Path3D) -> Judged:
         _, _, scale = aligned.align(reference, correct_scale=True)
     except GeometryException:
         raise D2RosError("a camera that does not move has no scale to align by") from None
-    figures: Figures = {
+    figures: dict[str, float | int | str] = {
         "absolute_error_m": _rms(
             metrics.APE(metrics.PoseRelation.translation_part), reference, aligned
         ),
@@ -168,7 +169,9 @@ def draw(paths: Mapping[str, NDArray[np.float64]], unit: str) -> bytes:
     def on(axes: Axes) -> None:
         for name, places in paths.items():
             flat = (places - middle) @ axes_of[:2].T
-            colour = {"color": "black", "linewidth": 2.5, "alpha": 0.4} if name == "truth" else {}
+            colour: dict[str, Any] = (
+                {"color": "black", "linewidth": 2.5, "alpha": 0.4} if name == "truth" else {}
+            )
             axes.plot(flat[:, 0], flat[:, 1], label=name, **colour)
         axes.set(xlabel=f"along, {unit}", ylabel=f"across, {unit}")
         axes.set_aspect("equal", "datalim")

@@ -211,7 +211,7 @@ class Mapper:
             pose = refine_pose(start, points, rays, roots)
             right = residuals(pose[None], points, rays, roots).distances < limit
             if np.count_nonzero(right) >= enough:
-                self.trajectory.add(view.stamp, pose, self._window.keyframes[-1].view.stamp)
+                self.trajectory.add(view.stamp, pose, self._window.nearest(view.stamp))
                 return pose
         return None
 

@@ -46,8 +46,9 @@ class Trajectory:
 
     def pose(self, stamp: int) -> NDArray[np.float64] | None:
         """``T_world_camera`` of a frame; None where it is not known."""
-        if stamp not in self._frames:
-            return None
+        return self._at(stamp) if stamp in self._frames else None
+
+    def _at(self, stamp: int) -> NDArray[np.float64]:
         reference, relative = self._frames[stamp]
         return np.asarray(self.keyframes[reference] @ relative)
 
@@ -61,11 +62,11 @@ class Trajectory:
         known = self.pose(stamp)
         if known is not None:
             return known
-        before = self._before(stamp, 2)
-        last = [self.pose(t) for t in before]
-        if len(last) < 2:
-            return last[0] if last else None
-        first, second = last
+        end = bisect_left(self._stamps, stamp)
+        before = self._stamps[max(end - 2, 0) : end]
+        if len(before) < 2:
+            return self._at(before[0]) if before else None
+        first, second = map(self._at, before)
         ahead = min(stamp - before[1], coast * 1e9) / (before[1] - before[0])
         motion = inverse(first) @ second
         turn = Rotation.from_matrix(motion[:3, :3]).as_rotvec()
@@ -79,14 +80,9 @@ class Trajectory:
         way = self.keyframes[stamps[1]][:3, 3] - self.keyframes[stamps[0]][:3, 3]
         return float(np.linalg.norm(way)) / ((stamps[1] - stamps[0]) * 1e-9)
 
-    def _before(self, stamp: int, count: int) -> list[int]:
-        """Stamps of the last frames before `stamp`, in time order, `count` at most."""
-        end = bisect_left(self._stamps, stamp)
-        return self._stamps[max(end - count, 0) : end]
-
     def poses(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Stamps ``(N,)`` ns, in time order, and ``T_world_camera`` ``(N, 4, 4)``."""
-        poses = [self.pose(stamp) for stamp in self._stamps]
+        poses = [self._at(stamp) for stamp in self._stamps]
         return np.array(self._stamps, np.int64), np.array(poses, np.float64).reshape(-1, 4, 4)
 
 
@@ -114,8 +110,9 @@ def landmark_rows(
     """Return rows of landmarks: ``x y z``, covariance ``xx xy xz yy yz zz``, ``track_id``."""
     rows = np.zeros(len(ids), _CLOUD)
     rows["x"], rows["y"], rows["z"] = places.T
-    for name, (i, j) in zip(_CLOUD.names[3:9], zip(*np.triu_indices(3), strict=True), strict=True):
-        rows[name] = covariances[:, i, j]
+    for i in range(3):
+        for j in range(i, 3):
+            rows["xyz"[i] + "xyz"[j]] = covariances[:, i, j]
     rows["track_id"] = ids
     return rows
 

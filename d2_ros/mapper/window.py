@@ -15,7 +15,8 @@ from d2_ros.mapper.observations import Table, View, table_of
 from d2_ros.mapper.smoothing import OUTLIER, Anchor, smooth
 
 _SCALE = 0.1
-"""How loosely the first baseline holds the scale of a map that has just begun, as a share of it."""
+"""How loosely the longest baseline holds the scale, as a share of it. It is held for certain by the
+keyframes that do not move, but there may be one alone, or all of them in one place."""
 
 
 @dataclass
@@ -29,8 +30,7 @@ class Keyframe:
 class Window:
     """The newest keyframes of a segment, in time order.
 
-    The newest of them are free. The older ones hold place, orientation and scale of the map; while
-    there are none, the first keyframe does, and the baseline that the segment began with.
+    The newest of them are free. The others, one at least, hold place, orientation and scale.
     """
 
     def __init__(self, config: MapperConfig) -> None:
@@ -45,6 +45,10 @@ class Window:
         """Add a keyframe; the oldest leaves a window that is full."""
         everything = sorted([*self.keyframes, Keyframe(view, pose)], key=lambda k: k.view.stamp)
         self.keyframes = everything[-self._config.window :]
+
+    def nearest(self, stamp: int) -> int:
+        """Stamp of the keyframe that is nearest in time."""
+        return min((k.view.stamp for k in self.keyframes), key=lambda t: abs(t - stamp))
 
     def take_over(self, views: Iterable[View]) -> None:
         """Replace the observations of the keyframes that are known."""
@@ -79,11 +83,11 @@ class Window:
         self._keep(table, points, limit, landmarks)
 
     def _anchors(self, poses: NDArray[np.float64]) -> list[Anchor]:
-        held = len(poses) - self._config.free
-        if held >= 2:
-            return [Anchor(number) for number in range(held)]
-        baseline = float(np.linalg.norm(poses[-1, :3, 3] - poses[0, :3, 3]))
-        return [Anchor(0), Anchor(len(poses) - 1, turn=1.0, shift=_SCALE * baseline)]
+        held = max(len(poses) - self._config.free, 1)
+        ways = np.linalg.norm(poses[:, :3, 3] - poses[0, :3, 3], axis=1)
+        far = int(np.argmax(ways))
+        scale = [Anchor(far, turn=1.0, shift=_SCALE * ways[far])] if far >= held else []
+        return [*map(Anchor, range(held)), *scale]
 
     def _keep(self, table: Table, points: Points, limit: float, landmarks: Landmarks) -> None:
         """Hand over the places that are certain enough to place frames by."""
