@@ -7,11 +7,16 @@ from typing import Any
 
 
 def _param(
-    default: Any, description: str, *, unit: str = "", low: float, high: float, live: bool = False
+    default: Any,
+    description: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
 ) -> Any:
     """Declare a field as :func:`d2_ros.config.param` does, which a mapper may not know."""
     known = {"description": description, "unit": unit, "low": low, "high": high}
-    return field(default=default, metadata={**known, "choices": (), "live": live})
+    return field(default=default, metadata={**known, "choices": (), "live": False})
 
 
 @dataclass(frozen=True)
@@ -66,4 +71,14 @@ class MapperConfig:
     )  # fmt: skip
     keep_landmarks: int = _param(
         100_000, "Landmarks that the map keeps; the oldest are forgotten.", low=100, high=10_000_000
+    )
+    frame: str = _param(
+        "map", "Frame of the map (node only): x forward, y left, z up as the first keyframe looks."
+    )
+    path_length: int = _param(
+        1000, "Keyframes on the path topic, the newest (node only).", low=1, high=100_000
+    )
+    folder: str = _param("d2_map", "Folder that ~/save_map writes (node only).")
+    rectified: bool = _param(
+        False, "As the front-end's input.rectified: use P and no distortion (node only)."
     )

@@ -191,7 +191,7 @@ def test_tracks_may_come_before_or_long_after_their_features(
                 waiting.append((number + delay, stamp, tracks_of(stamp, rows)))
             while waiting and waiting[0][0] <= number:
                 _, at, told = waiting.pop(0)
-                mapper.add_tracks_of(at, told, camera)
+                mapper.add_tracks(at, told, camera)
             mapper.add_features(stamp, rows, camera)
         assert len(mapper.trajectory) >= scene.frames - 4, delay
         assert rms(judge(mapper, scene)) < 0.006, delay
@@ -204,7 +204,7 @@ def test_a_mapper_that_starts_late_begins_with_the_window_it_is_told(
     window = np.concatenate(
         [tracks_of(scene.stamp(n), scene.features(n)) for n in (0, 4, 8, 12, 16, 20)]
     )
-    assert mapper.add_tracks_of(scene.stamp(20), window, camera)
+    assert mapper.add_tracks(scene.stamp(20), window, camera)
     assert sorted(mapper.trajectory.keyframes) == [scene.stamp(n) for n in (0, 4, 8, 12, 16, 20)]
 
 
@@ -224,7 +224,7 @@ def test_what_tracks_say_supersedes_what_was_said_before(
     window = np.concatenate([tracks_of(stamp, rows) for stamp, rows in right[::4][-8:]])
     last = scene.stamp(scene.frames)
     fresh = tracks_of(last, right[-1][1])
-    mapper.add_tracks_of(last, np.concatenate([window, fresh]), camera)
+    mapper.add_tracks(last, np.concatenate([window, fresh]), camera)
     keyframes = [stamp for stamp, _ in right[::4]]
     numbers = [number for number in range(scene.frames) if scene.stamp(number) in keyframes][-4:]
     scene.frames, scene.poses = 41, np.concatenate([scene.poses, scene.poses[-1:]])
