@@ -51,9 +51,10 @@ def register(app: typer.Typer) -> None:
     group.command("homographies")(homographies)
     group.command("pairs")(pairs)
     group.command("stereo")(stereo)
-    from d2_ros.commands import evaluate_made  # it imports this module
+    from d2_ros.commands import evaluate_made, evaluate_trajectory  # they import this module
 
     evaluate_made.register(group)
+    evaluate_trajectory.register(group)
     app.add_typer(group, name="evaluate")
 
 

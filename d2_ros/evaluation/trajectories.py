@@ -55,6 +55,20 @@ class Path3D:
         return interpolate(self.stamps, self.poses, stamps)
 
 
+def true_poses(source: Source) -> NDArray[np.float64]:
+    """``T_world_camera`` of the frames of a source, ``(N, 4, 4)``, NaN where unknown.
+
+    Raises
+    ------
+    D2RosError
+        If there are none.
+    """
+    poses = known_poses(source)
+    if poses is None:
+        raise D2RosError(f"{source.name} has no ground truth; give a source that has true poses")
+    return poses
+
+
 def true_path(source: Source) -> Path3D:
     """Return the ground truth of a source at its frames.
 
@@ -63,9 +77,7 @@ def true_path(source: Source) -> Path3D:
     D2RosError
         If it has none.
     """
-    poses = known_poses(source)
-    if poses is None:
-        raise D2RosError(f"{source.name} has no ground truth; give a TUM trajectory")
+    poses = true_poses(source)
     if isinstance(source, Timed):
         return Path3D(source.clocks()[0], poses)
     return Path3D(np.array([frame.stamp for frame in source], np.int64), poses)
