@@ -32,7 +32,7 @@ class MapperConfig:
         low=2, high=100,
     )  # fmt: skip
     max_landmarks: int = _param(
-        300, "Tracks that move the keyframes, those of most observations first.",
+        300, "Tracks that move the keyframes, those that tell most by their covariances first.",
         low=20, high=5000,
     )  # fmt: skip
     passes: int = _param(
