@@ -83,6 +83,7 @@ setup(
         "console_scripts": [
             "d2-ros = d2_ros.cli:main",
             "d2_frontend = d2_ros.node.frontend_node:main",
+            "d2_mapper = d2_ros.node.mapper_node:main",
         ],
     },
 )

@@ -1,6 +1,6 @@
-"""``config/frontend.yaml`` and ``docs/parameters.md``, written from :mod:`d2_ros.config`.
+"""``config/*.yaml`` and ``docs/parameters.md``, written from the configurations.
 
-``python -m d2_ros.config_text`` in a checkout writes both files anew.
+``python -m d2_ros.config_text`` in a checkout writes the files anew.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ from typing import Any
 import yaml
 
 from d2_ros.config import Config, Parameter, parameters
+from d2_ros.mapper.config import MapperConfig
 
-FILES = {"config/frontend.yaml": "as_yaml", "docs/parameters.md": "as_markdown"}
+FILES = {
+    "config/frontend.yaml": "as_yaml",
+    "config/mapper.yaml": "mapper_yaml",
+    "docs/parameters.md": "as_markdown",
+}
 """Generated file, relative to the checkout -> the function here that returns its text."""
 
 _FILES = """\
@@ -47,6 +52,18 @@ def as_yaml() -> str:
         "  ros__parameters:",
     ]
     return "\n".join([*lines, *yaml_lines(Config(), " " * 4)]) + "\n"
+
+
+def mapper_yaml() -> str:
+    """Return a ROS parameter file with every parameter of the mapper at its default."""
+    lines = [
+        "# Every parameter of d2_mapper at its default. Generated from d2_ros/mapper/config.py by",
+        "# `python -m d2_ros.config_text`; copy it, keep what you change, and give your copy to",
+        "# `ros2 launch d2_ros mapper.launch.py params_file:=...` or `d2-ros map --params-file`.",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    return "\n".join([*lines, *yaml_lines(MapperConfig(), " " * 4)]) + "\n"
 
 
 def yaml_lines(config: Any, indent: str = "") -> list[str]:
@@ -112,7 +129,7 @@ def _value(parameter: Parameter) -> str:
 
 
 def main() -> None:
-    """Write both files into the checkout that holds this package."""
+    """Write the files into the checkout that holds this package."""
     root = Path(__file__).resolve().parent.parent
     for name, function in FILES.items():
         (root / name).write_text(globals()[function](), encoding="utf-8")

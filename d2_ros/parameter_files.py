@@ -52,8 +52,8 @@ _OVERRIDE = re.compile(
 _OF_RCLPY = re.compile(r"use_sim_time|start_type_description_service|qos_overrides\..*")
 
 
-def load_params_file(path: Path) -> dict[str, Any] | None:
-    """Read what a ROS parameter file holds for the node ``d2_frontend``, by dotted names.
+def load_params_file(path: Path, name: str = NODE) -> dict[str, Any] | None:
+    """Read what a ROS parameter file holds for the node `name`, by dotted names.
 
     The node is in the namespace that the file names it in, as ``/robot/d2_frontend`` does, without
     one otherwise. Parameters of rclpy itself, such as ``use_sim_time``, are left out.
@@ -69,14 +69,14 @@ def load_params_file(path: Path) -> dict[str, Any] | None:
         namespaces.
     """
     sections = read_sections(path)
-    node = _node_of(sections, path)
-    matching = [content for name, content in sections.items() if _matches(name, node)]
+    node = _node_of(sections, path, name)
+    matching = [content for pattern, content in sections.items() if _matches(pattern, node)]
     if not matching:
         return None
     values: dict[str, Any] = {}
     for content in matching:
         values.update(content)
-    return {name: value for name, value in values.items() if not _OF_RCLPY.fullmatch(name)}
+    return {key: value for key, value in values.items() if not _OF_RCLPY.fullmatch(key)}
 
 
 def read_sections(path: Path) -> dict[str, dict[str, Any]]:
@@ -292,12 +292,12 @@ def _fill(values: dict[str, Any], found: Iterator[tuple[str, Any]]) -> None:
         values[name] = value
 
 
-def _node_of(sections: Mapping[str, Any], path: Path) -> str:
+def _node_of(sections: Mapping[str, Any], path: Path, node: str) -> str:
     """Return the full name under which the file knows the node."""
     known = {"/" + name.lstrip("/") for name in sections}
-    named = sorted(name for name in known if name.endswith(f"/{NODE}") and "*" not in name)
-    if f"/{NODE}" in named or not named:
-        return f"/{NODE}"
+    named = sorted(name for name in known if name.endswith(f"/{node}") and "*" not in name)
+    if f"/{node}" in named or not named:
+        return f"/{node}"
     if len(named) > 1:
         raise D2RosError(
             f"parameter file {path} knows the node as {' and '.join(named)}; a command needs a "

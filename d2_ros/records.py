@@ -6,11 +6,14 @@ the same bytes to a bag, so the layout of every topic is stated here and nowhere
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from d2_ros.errors import D2RosError
 
 FEATURES = np.dtype(
     [
@@ -77,6 +80,54 @@ def point_fields(rows: np.dtype) -> list[tuple[str, int, int, int]]:
         kind, offset = rows.fields[name][:2]  # type: ignore[index]
         fields.append((name, offset, POINT_FIELD_TYPES[kind.base.str], int(np.prod(kind.shape))))
     return fields
+
+
+def unpack(
+    fields: Iterable[tuple[str, int, int, int]],
+    step: int,
+    data: Any,
+    layout: np.dtype,
+    bigendian: bool = False,
+) -> NDArray[np.void]:
+    """Return the rows of a ``sensor_msgs/PointCloud2`` that should be of `layout`.
+
+    Parameters
+    ----------
+    fields
+        (name, offset, datatype, count) of its fields, in any order; those that `layout` does not
+        name are left out.
+    step, data
+        Its ``point_step`` and bytes.
+    layout
+        One of this module's.
+    bigendian
+        The bytes are so; this package sends little-endian ones.
+
+    Raises
+    ------
+    D2RosError
+        If a field is missing or of another type, or the data are no whole number of rows.
+    """
+    given = {name: (offset, kind, count) for name, offset, kind, count in fields}
+    names, offsets = layout.names or (), []
+    for name, _, kind, count in point_fields(layout):
+        offset, *found = given.get(name, (0, 0, 0))
+        size = layout[name].itemsize
+        if found != [kind, count] or not 0 <= offset <= step - size:
+            raise D2RosError(
+                f"a cloud of rows has the fields {', '.join(given) or 'none'}, but not {name} as "
+                "docs/topics.md describes it; give a topic of d2_frontend of this version"
+            )
+        offsets.append(offset)
+    if len(data) % step:
+        raise D2RosError(f"a cloud of {len(data)} bytes is no whole number of rows of {step}")
+    kinds = [layout[name].newbyteorder(">" if bigendian else "<") for name in names]
+    wide: Any = {"names": names, "formats": kinds, "offsets": offsets, "itemsize": step}
+    rows: NDArray[np.void] = np.frombuffer(data, np.dtype(wide))
+    packed = np.empty(len(rows), layout)
+    for name in names:
+        packed[name] = rows[name]
+    return packed
 
 
 def pack_descriptors(descriptors: NDArray[np.float32], kind: str) -> NDArray[np.void]:

@@ -6,6 +6,7 @@ import pytest
 
 from d2_ros import config_text
 from d2_ros.config import Config, check_config, parameters, with_values
+from d2_ros.mapper.config import MapperConfig
 from d2_ros.parameter_files import load_params_file
 from d2_ros.tracks.policy import may_follow
 
@@ -42,7 +43,15 @@ def test_the_page_has_one_row_per_parameter() -> None:
         assert parameter.range_text in rows[0]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+OF_THE_FRONT_END = sorted({*(ROOT / "config").glob("*.yaml")} - {ROOT / "config" / "mapper.yaml"})
+
+
+def test_the_mapper_s_yaml_holds_every_parameter_at_its_default() -> None:
+    values = load_params_file(ROOT / "config" / "mapper.yaml", "d2_mapper")
+    assert values == {p.name: p.default for p in parameters(MapperConfig())}
+
+
+@pytest.mark.parametrize("path", OF_THE_FRONT_END, ids=lambda p: p.name)
 def test_every_parameter_file_is_one_that_the_node_takes(path: Path) -> None:
     values = load_params_file(path)
     assert values

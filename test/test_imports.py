@@ -26,8 +26,8 @@ ALLOWED["camera"] |= {"distortion"}
 ALLOWED["distortion"] |= {"machine_code"}
 ALLOWED["vins"] = LEAVES
 ALLOWED["export"] = {"records", "camera", "errors"}  # what the topics lack, all users lack
-ALLOWED["viewer"] = ALLOWED["export"]
-ALLOWED["node"] |= {"sources", "vins"}  # plays and records; the layout of one topic
+ALLOWED["viewer"] = ALLOWED["mapper"] = ALLOWED["export"]
+ALLOWED["node"] |= {"sources", "vins", "mapper"}  # plays and records; one topic; a second node
 ABOVE = {"node", "commands", "cli", "evaluation", "training", "frontend"}
 
 

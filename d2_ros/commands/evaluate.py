@@ -51,10 +51,15 @@ def register(app: typer.Typer) -> None:
     group.command("homographies")(homographies)
     group.command("pairs")(pairs)
     group.command("stereo")(stereo)
-    from d2_ros.commands import evaluate_made, evaluate_reconstruction  # they import this module
+    from d2_ros.commands import (  # they import this module
+        evaluate_made,
+        evaluate_reconstruction,
+        evaluate_trajectory,
+    )
 
     evaluate_made.register(group)
     evaluate_reconstruction.register(group)
+    evaluate_trajectory.register(group)
     app.add_typer(group, name="evaluate")
 
 

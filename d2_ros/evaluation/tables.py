@@ -52,6 +52,16 @@ ABLATION_COLUMNS: tuple[Column, ...] = (
     ("median_error_all_px", "all: median, px", "{:.4f}"),
     ("p90_error_all_px", "p90, px", "{:.3f}"),
 )
+TRAJECTORY_COLUMNS: tuple[Column, ...] = (
+    ("absolute_error_m", "absolute, m", "{:.3g}"),
+    ("relative_error_m", "relative, m", "{:.3g}"),
+    ("relative_error_deg", "relative, deg", "{:.3g}"),
+    ("frames_placed", "frames placed", "{:d}"),
+    ("lost", "lost", "{:d}"),
+    ("segments", "segments", "{:d}"),
+    ("frame.p50_ms", "a frame, ms", "{:.1f}"),
+    ("keyframe.p50_ms", "a keyframe, ms", "{:.1f}"),
+)
 PUBLISHED_COLUMNS: tuple[Column, ...] = tuple(
     (f"published_{key.replace('inlier_', '')}", heading.replace("inliers", "published"), form)
     for key, heading, form in PAIR_COLUMNS

@@ -48,6 +48,11 @@ class Calibration:
         self._message = message
         self._arrived.set()
 
+    @property
+    def camera(self) -> Camera | None:
+        """The camera at the size that its calibration says; None without one that is usable."""
+        return self._state if isinstance(self._state, Camera) else None
+
     def wait(self, seconds: float) -> bool:
         """Wait for the first message; return whether one has come by now."""
         return self._arrived.wait(seconds)

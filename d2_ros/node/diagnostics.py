@@ -13,12 +13,16 @@ from d2_ros.node.status import CameraStatus
 
 
 def make_status(
-    level: bytes, name: str, message: str, values: Mapping[str, object]
+    level: bytes,
+    name: str,
+    message: str,
+    values: Mapping[str, object],
+    node: str = "d2_frontend",
 ) -> DiagnosticStatus:
-    """Return one entry of the array; `name` is ``node`` or a camera."""
+    """Return one entry of the array; `name` is ``node``, ``map`` or a camera."""
     return DiagnosticStatus(
         level=level,
-        name=f"d2_frontend: {name}",
+        name=f"{node}: {name}",
         message=message,
         hardware_id=name,
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from d2_ros.errors import D2RosError
-from d2_ros.node import why_not
 from d2_ros.node.calibration import Calibration
 from d2_ros.node.camera_pipeline import CameraPipeline
 from d2_ros.node.device import SharedDevice, give_memory_back
 from d2_ros.node.diagnostics import camera_status, make_array, node_status
-from d2_ros.node.executor import make_executor, spin
+from d2_ros.node.executor import make_executor, run_node
 from d2_ros.node.inputs import GROUP, Inputs
 from d2_ros.node.mailbox import Mailbox, Worker
 from d2_ros.node.multi_camera import Entry, MultiCameraPipeline, output_of, stereo_pair
@@ -229,33 +225,14 @@ class FrontEndNode(LifecycleNode):
         self.destroy_node()
 
 
+def _make() -> tuple[FrontEndNode, Executor]:
+    node = FrontEndNode()
+    return node, make_executor(node.config)
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the node; the exit code is 2 where a parameter or an argument is refused."""
-    try:
-        rclpy.init(args=args)
-        node = FrontEndNode()
-        executor = make_executor(node.config)
-    # rclpy raises RuntimeError for bad arguments, another for its own parameters, and one for what
-    # is no text.
-    except (D2RosError, ParameterException, RuntimeError, UnicodeError) as error:
-        print(f"d2_frontend: {' '.join(why_not(error).split())}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    executor.add_node(node)
-    try:
-        spin(executor)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except RuntimeError:
-        if rclpy.ok():
-            raise  # else a signal came while a callback was publishing
-    finally:
-        # A terminal and ros2 launch both pass Ctrl-C on; the second one must not break this off.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        node.close()
-        rclpy.try_shutdown()  # restores Python's own handler
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return 0
+    return run_node("d2_frontend", _make, args)
 
 
 if __name__ == "__main__":

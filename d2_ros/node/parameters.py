@@ -43,17 +43,22 @@ def declare(node: Node) -> Config:
         If a given name is unknown or a value has the wrong type or is out of range. rclpy
         alone would ignore unknown names and refuse an integer where a float is expected.
     """
-    config = with_values(Config(), renamed(_overrides(node), node.get_logger().warning))
+    config = with_values(Config(), renamed(overrides(node), node.get_logger().warning))
     check_config(config)
+    declare_all(node, config)
+    return config
+
+
+def declare_all(node: Node, config: Any) -> None:
+    """Declare every parameter of a configuration that is made of parameters, at its values."""
     for parameter in parameters(config):
         value: Any = parameter.default
         if isinstance(value, tuple):
             value = list(value)
         node.declare_parameter(parameter.name, value, describe(parameter), ignore_override=True)
-    return config
 
 
-def _overrides(node: Node) -> dict[str, Any]:
+def overrides(node: Node) -> dict[str, Any]:
     """Return the given parameters that are not rclpy's own (use_sim_time, qos_overrides...)."""
     # rclpy has no public way to ask for the parameters that were given but not declared.
     given: dict[str, RosParameter] = node._parameter_overrides

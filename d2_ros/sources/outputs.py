@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError
-from d2_ros.records import FEATURES, MATCHES, TRACKS
+from d2_ros.records import FEATURES, MATCHES, TRACKS, unpack
 
-_POINT_FIELD_TYPES = ("", "i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
 _ODOMETRY = "nav_msgs/msg/Odometry"
-_PLACE = np.dtype([("x", "f8"), ("y", "f8"), ("z", "f8")])
+_PLACE = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")])
 _CLOUD, _CAMERA_INFO = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/CameraInfo"
 
 
@@ -183,26 +182,13 @@ def rows_of(message: Any, layout: np.dtype, topic: str) -> NDArray[np.void]:
     Raises
     ------
     D2RosError
-        If a field is missing; `topic` is named.
+        As of :func:`d2_ros.records.unpack`; `topic` is named.
     """
-    order = ">" if message.is_bigendian else "<"
-    own = np.dtype(
-        {
-            "names": [item.name for item in message.fields],
-            "formats": [order + _POINT_FIELD_TYPES[item.datatype] for item in message.fields],
-            "offsets": [item.offset for item in message.fields],
-            "itemsize": message.point_step,
-        }
-    )
-    names = layout.names or ()
-    if missing := set(names) - set(own.names or ()):
-        raise D2RosError(f"the {topic} topic has no field {', '.join(sorted(missing))}")
-    count = message.height * message.width
-    decoded = np.frombuffer(message.data.tobytes(), own, count)
-    rows = np.empty(count, layout)
-    for name in names:
-        rows[name] = decoded[name]
-    return rows
+    fields = [(item.name, item.offset, item.datatype, item.count) for item in message.fields]
+    try:
+        return unpack(fields, message.point_step, message.data, layout, message.is_bigendian)
+    except D2RosError as error:
+        raise D2RosError(f"{topic}: {error}") from None
 
 
 def _topics(path: Path, topics: dict[str, tuple[str, int]]) -> tuple[str, str]:

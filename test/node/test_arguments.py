@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rclpy.node import Node
 
 from d2_ros.config import Config, with_values
-from d2_ros.node import frontend_node
+from d2_ros.node import executor, frontend_node
 from d2_ros.node.parameters import declare
 from d2_ros.node.process import NodeProcess
 
@@ -34,7 +34,7 @@ def starts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     """Return a function that runs the executable in this process up to its spinning."""
     rclpy.try_shutdown()  # what the other tests share; the executable starts its own
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
-    monkeypatch.setattr(frontend_node, "spin", lambda executor: None)
+    monkeypatch.setattr(executor, "spin", lambda executor: None)
 
     def run(*arguments: str) -> tuple[int, str]:
         try:
@@ -94,7 +94,7 @@ def test_a_signal_while_a_message_goes_out_ends_the_node_quietly(
         rclpy.shutdown()
         node.publish_diagnostics()
 
-    monkeypatch.setattr(frontend_node, "spin", publish_after_the_end)
+    monkeypatch.setattr(executor, "spin", publish_after_the_end)
     assert starts() == (0, "")
 
 
@@ -102,7 +102,7 @@ def test_a_fault_while_ros_runs_is_not_hidden(starts: Any, monkeypatch: pytest.M
     def fail(executor: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(frontend_node, "spin", fail)
+    monkeypatch.setattr(executor, "spin", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         starts()
 

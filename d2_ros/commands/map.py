@@ -1,0 +1,157 @@
+"""``d2-ros map``: the reference mapper over a bag of the front-end's topics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from d2_ros.commands.common import (
+    Json,
+    Overrides,
+    output_files,
+    output_folder,
+    progress,
+    read_overrides,
+    write_file,
+    write_json,
+)
+from d2_ros.errors import D2RosError
+
+if TYPE_CHECKING:
+    from d2_ros.mapper.config import MapperConfig
+    from d2_ros.mapper.mapper import Mapper
+    from d2_ros.sources.results import Told
+
+MapperFile = Annotated[
+    Path | None, typer.Option("--params-file", help="The mapper node's own YAML parameter file.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("map")(map_bag)
+
+
+def map_bag(
+    bag: Annotated[Path, typer.Argument(metavar="BAG", help="What d2-ros replay has written.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the map; default: BAG.map.")
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|SRC", help="True poses: a TUM trajectory, or any source."),
+    ] = None,
+    node: Annotated[str, typer.Option(help="Name of the front-end's node.")] = "/d2_frontend",
+    camera: Annotated[str, typer.Option(help="Name of its camera.")] = "camera",
+    params_file: MapperFile = None,
+    overrides: Overrides = None,
+    json: Json = None,
+) -> None:
+    """Make a trajectory and a map from the tracks in BAG, with the mapper of d2_mapper.
+
+    Writes trajectory.tum, landmarks.ply (with covariances) and trajectory.png. With one camera the
+    scale is arbitrary; --truth aligns it, and tells the absolute and the relative error.
+    """
+    from d2_ros.evaluation.trajectories import Path3D, draw, judge, read_truth
+    from d2_ros.mapper.mapper import Mapper
+    from d2_ros.mapper.trajectory import landmark_rows, ply_bytes, tum_lines
+    from d2_ros.sources.results import Results
+
+    mapper = Mapper(load_mapper_config(params_file, overrides))
+    results = Results(bag, node, camera)
+    output_files([json], bag, truth, params_file)
+    folder = output_folder(out or bag.with_name(f"{bag.name}.map"), bag, truth, params_file)
+    known = read_truth(truth) if truth else None
+    damage = run_mapper(progress(results, "Mapping", len(results)), mapper)
+    figures = mapper_figures(mapper)
+    typer.echo(summary(mapper))
+    stamps, poses = mapper.trajectory.poses()
+    if not len(stamps):
+        raise damage or D2RosError(
+            f"no map could begin in {mapper.counts.frames} frames with {mapper.counts.keyframes} "
+            "keyframes; it takes two keyframes with parallax: move the camera, not only turn it"
+        )
+    paths, unit = {"mapper": poses[:, :3, 3]}, "units of the map"
+    if known is not None:
+        judged = judge(Path3D(stamps, poses), known)
+        figures |= judged.figures
+        paths, unit = {"truth": judged.true, "mapper": judged.estimated}, "m"
+        typer.echo(
+            f"absolute error {figures['absolute_error_m']:.4g} m over "
+            f"{figures['frames_judged']} frames"
+        )
+    marks = mapper.landmarks
+    write_file(folder / "trajectory.tum", tum_lines(stamps, poses).encode())
+    rows = landmark_rows(marks.ids, marks.places, marks.covariances)
+    write_file(folder / "landmarks.ply", ply_bytes(rows))
+    write_file(folder / "trajectory.png", draw(paths, unit))
+    typer.echo(f"Look at {folder / 'trajectory.png'}")
+    if json:
+        write_json(json, figures)
+    if damage:
+        raise damage
+
+
+def load_mapper_config(params_file: Path | None, overrides: Sequence[str] | None) -> MapperConfig:
+    """Defaults, then the parameter file, then ``name:=value`` overrides: as the node has it.
+
+    Raises
+    ------
+    D2RosError
+        For what the node would refuse.
+    """
+    from d2_ros.config import with_values
+    from d2_ros.mapper.config import MapperConfig
+    from d2_ros.parameter_files import load_params_file
+
+    values: dict[str, Any] = {}
+    if params_file:
+        values |= load_params_file(params_file, "d2_mapper") or {}
+    values |= read_overrides(overrides)
+    return with_values(MapperConfig(), values, "config/mapper.yaml lists")
+
+
+def run_mapper(told: Iterable[Told], mapper: Mapper) -> D2RosError | None:
+    """Let the mapper read messages; return the damage that has ended them, if any has."""
+    try:
+        for item in told:
+            if item.camera is None:
+                raise D2RosError(
+                    f"the message at {item.stamp} ns has no calibration before it, and a mapper "
+                    "needs bearings: replay a source that is calibrated"
+                )
+            if item.topic == "features":
+                mapper.add_features(item.stamp, item.rows, item.camera)
+            else:
+                mapper.add_tracks(item.stamp, item.rows, item.camera)
+    except D2RosError as error:
+        return error
+    return None
+
+
+def mapper_figures(mapper: Mapper) -> dict[str, float | int | str]:
+    """Return the flat figures of ``--json``."""
+    counts = mapper.counts
+    names = ("frames", "keyframes", "lost", "segments", "restarts", "out_of_order")
+    return {
+        **{name: getattr(counts, name) for name in names},
+        "frames_placed": len(mapper.trajectory),
+        "landmarks": len(mapper.landmarks),
+        **{f"{name}.p50_ms": value for name, value in counts.medians().items()},
+    }
+
+
+def summary(mapper: Mapper) -> str:
+    """Return one line of what has become of the messages."""
+    counts, times = mapper.counts, mapper.counts.medians()
+    ends = [f"{counts.lost} lost"] if counts.lost else []
+    ends += [f"{counts.segments} segments"] if counts.segments > 1 else []
+    ends += [f"begun anew {counts.restarts} times"] if counts.restarts else []
+    spent = ", ".join(f"{value:.0f} ms a {name}" for name, value in times.items())
+    return (
+        f"{len(mapper.trajectory)} of {counts.frames} frames placed, {counts.keyframes} keyframes, "
+        f"{len(mapper.landmarks)} landmarks; {', '.join([*ends, spent])}"
+    )

@@ -1,0 +1,178 @@
+"""One mapper, fed by the front-end and by its peers with rows of the same format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2_ros.camera import Camera, HeldCamera
+from d2_ros.config import MatchingConfig
+from d2_ros.errors import D2RosError
+from d2_ros.evaluation.peers import Chain, Klt, Observed, gray8, root_sift
+from d2_ros.evaluation.sequences import KLT_POINTS
+from d2_ros.evaluation.trajectories import Path3D, judge
+from d2_ros.mapper.config import MapperConfig
+from d2_ros.mapper.mapper import Mapper
+from d2_ros.matching.verification import verify
+from d2_ros.processor import Processor
+from d2_ros.records import FEATURES, TRACKS, FrameResult, columns, split_stamp
+from d2_ros.sources.base import Frame
+
+METHODS = {
+    "d2": "refined, each observation with its published covariance",
+    "d2_equal": "refined, all covariances equal",
+    "d2_detected": "as detected, all covariances equal",
+    "klt": "corners and Lucas-Kanade, all covariances equal",
+    "sift": "RootSIFT from frame to frame, all covariances equal",
+}
+
+Figures = dict[str, float | int | str]
+
+
+@dataclass
+class Mapped:
+    """What the mappers have made of a sequence.
+
+    Attributes
+    ----------
+    figures
+        Per method.
+    paths
+        Method -> ``(N, 3)`` places after alignment, and ``truth``.
+    """
+
+    figures: dict[str, Figures] = field(default_factory=dict)
+    paths: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+def run_mappers(
+    frames: Iterable[Frame], frontend: Processor, config: MapperConfig
+) -> tuple[dict[str, Mapper], list[int]]:
+    """Run the front-end and its peers over every frame, and a mapper behind each.
+
+    The peers' keyframes are the front-end's. An equal covariance is 1 px: the mapper looks at what
+    covariances say of one another only.
+
+    Returns
+    -------
+    Mappers by method, and the stamps of the frames, ns.
+
+    Raises
+    ------
+    D2RosError
+        For a frame that cannot be used or has no calibration.
+    """
+    mappers = {name: Mapper(config) for name in METHODS}
+    chain, flow, detected = Chain(), Klt(*KLT_POINTS["klt"]), Detected()
+    window, stamps = HeldCamera(), []
+    for frame in frames:
+        height, width = frame.image.shape[:2]
+        camera, change = window.update(frame.camera, (width, height))
+        if camera is None:
+            raise D2RosError(f"the frame at {frame.stamp} ns has no calibration; a mapper needs it")
+        if change:
+            raise D2RosError(f"at {frame.stamp} ns {change}; judge a part of one camera")
+        image = gray8(frame.image)
+        verified = partial(_verified, camera=camera, config=frontend.config.matching)
+        result = frontend.process(frame.image, frame.stamp, camera)
+        sparse = root_sift(image, frontend.config.features.max_keypoints)
+        tracks = result.tracks
+        told = {
+            "d2": (result.features, tracks),
+            "d2_equal": (equal(result.features), None if tracks is None else equal(tracks)),
+            "d2_detected": detected.of(result, camera),
+            "klt": observed_rows(flow.track(image, verified), result, camera),
+            "sift": observed_rows(chain.track(sparse, verified), result, camera),
+        }
+        for name, (features, tracks) in told.items():
+            mappers[name].add_features(frame.stamp, features, camera)
+            if tracks is not None:
+                mappers[name].add_tracks(frame.stamp, tracks, camera)
+        stamps.append(frame.stamp)
+    return mappers, stamps
+
+
+def _verified(
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    camera: Camera,
+    config: MatchingConfig,
+) -> NDArray[np.bool_]:
+    """Which matches of a peer one motion explains, as for the front-end's own."""
+    return verify(second, first, camera, camera, config.max_error, config.seed).inlier
+
+
+def judge_mappers(mappers: dict[str, Mapper], truth: Path3D) -> Mapped:
+    """Judge the trajectories; a method without one has no errors."""
+    found = Mapped()
+    for name, mapper in mappers.items():
+        counts = mapper.counts
+        figures: Figures = {
+            "frames_placed": len(mapper.trajectory), "frames": counts.frames,
+            "keyframes": counts.keyframes, "lost": counts.lost, "segments": counts.segments,
+            **{f"{part}.p50_ms": value for part, value in counts.medians().items()},
+        }  # fmt: skip
+        if len(mapper.trajectory) >= 3:
+            judged = judge(Path3D(*mapper.trajectory.poses()), truth)
+            figures |= judged.figures
+            found.paths = {"truth": judged.true, **found.paths, name: judged.estimated}
+        found.figures[name] = figures
+    return found
+
+
+def equal(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """Return the rows with covariances of 1 px, round."""
+    result = rows.copy()
+    result["sigma_uu"] = result["sigma_vv"] = 1.0
+    result["sigma_uv"] = 0.0
+    return result
+
+
+class Detected:
+    """Features and tracks put back to where the network has detected them."""
+
+    def __init__(self) -> None:
+        self._pixels: dict[int, NDArray[np.float64]] = {}
+
+    def of(
+        self, result: FrameResult, camera: Camera
+    ) -> tuple[NDArray[np.void], NDArray[np.void] | None]:
+        """Return the rows of both topics, with equal covariances."""
+        pixels = columns(result.features, "u_detected", "v_detected")
+        self._pixels[result.stamp] = pixels
+        features = moved(equal(result.features), pixels, camera)
+        if result.tracks is None:
+            return features, None
+        tracks = result.tracks
+        stamps = tracks["sec"].astype(np.int64) * 1_000_000_000 + tracks["nanosec"]
+        places = np.empty((len(tracks), 2))
+        for stamp in np.unique(stamps).tolist():
+            places[stamps == stamp] = self._pixels[stamp][tracks["index"][stamps == stamp]]
+        oldest = int(stamps.min(initial=result.stamp))
+        self._pixels = {stamp: seen for stamp, seen in self._pixels.items() if stamp >= oldest}
+        return features, moved(equal(tracks), places, camera)
+
+
+def moved(rows: NDArray[np.void], pixels: NDArray[np.float64], camera: Camera) -> NDArray[np.void]:
+    """Put rows elsewhere, ``(N, 2)`` px; they are changed."""
+    rows["u"], rows["v"] = pixels.T
+    rows["x"], rows["y"], rows["z"] = camera.bearings(pixels).T
+    return rows
+
+
+def observed_rows(
+    seen: Observed, result: FrameResult, camera: Camera
+) -> tuple[NDArray[np.void], NDArray[np.void] | None]:
+    """What a peer sees, as rows of both topics; it is a keyframe where the front-end's frame is."""
+    features = moved(equal(np.zeros(len(seen.ids), FEATURES)), seen.pixels, camera)
+    features["track_id"] = seen.ids
+    if not result.is_keyframe:
+        return features, None
+    tracks = moved(equal(np.zeros(len(seen.ids), TRACKS)), seen.pixels, camera)
+    tracks["track_id"], tracks["index"] = seen.ids, np.arange(len(seen.ids))
+    tracks["sec"], tracks["nanosec"] = split_stamp(result.stamp)
+    return features, tracks

@@ -1,0 +1,243 @@
+"""The mapper: features of every frame and tracks of the keyframes in, trajectory and map out."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2_ros.camera import Camera
+from d2_ros.mapper.config import MapperConfig
+from d2_ros.mapper.geometry import refine_pose, residuals, search_pose
+from d2_ros.mapper.landmarks import Landmarks
+from d2_ros.mapper.observations import View, view_of, views_of
+from d2_ros.mapper.start import two_view_start
+from d2_ros.mapper.trajectory import Trajectory
+from d2_ros.mapper.window import Window
+
+_RECENT = 100
+"""Frames whose observations are remembered until a map begins."""
+
+_TIMES = 1000
+"""Times that are remembered of frames and of keyframes."""
+
+_LEAST_SHARE = 0.3
+"""Of the known landmarks in a frame, the share that must be where they are expected."""
+
+
+@dataclass
+class Counts:
+    """What has happened, for diagnostics and summaries.
+
+    Attributes
+    ----------
+    frames, keyframes
+        That came.
+    lost
+        Frames without a place when they came, since a map had begun.
+    segments
+        Maps begun, the first one included.
+    restarts
+        Maps forgotten since time jumped back or somebody asked for it.
+    out_of_order
+        Messages not later than the one before.
+    frame_ms, keyframe_ms
+        What the last ones took.
+    """
+
+    frames: int = 0
+    keyframes: int = 0
+    lost: int = 0
+    segments: int = 0
+    restarts: int = 0
+    out_of_order: int = 0
+    frame_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
+    keyframe_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
+
+    def medians(self) -> dict[str, float]:
+        """Milliseconds that a frame and a keyframe take, in the middle."""
+        times = {"frame": self.frame_ms, "keyframe": self.keyframe_ms}
+        return {name: float(np.median(taken)) for name, taken in times.items() if taken}
+
+
+class Mapper:
+    """A map of one camera, up to scale, from the rows of its topics.
+
+    It begins with two keyframes (:mod:`d2_ros.mapper.start`), places every frame by the landmarks
+    that it sees, and smooths the window with each keyframe. Where too few landmarks are seen where
+    they are expected the frame is lost; if the tracks of the following keyframes allow it, a new
+    segment begins where the last motion would have led to, with the last speed as its scale.
+
+    Attributes
+    ----------
+    counts
+        What has happened.
+    state
+        ``starting``, ``tracking`` or ``lost``.
+    trajectory, landmarks
+        The map. The world is the first keyframe.
+    """
+
+    def __init__(self, config: MapperConfig | None = None) -> None:
+        self.config = config or MapperConfig()
+        self.counts = Counts()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.state = "starting"
+        self.trajectory = Trajectory()
+        self.landmarks = Landmarks(self.config.keep_landmarks)
+        self._window = Window(self.config)
+        self._pending: list[View] = []
+        self._recent: deque[View] = deque(maxlen=_RECENT)
+        self._last: dict[str, int] = {}
+
+    def reset(self) -> None:
+        """Forget the map."""
+        self._begin()
+        self.counts.restarts += 1
+
+    def add_features(
+        self, stamp: int, rows: NDArray[np.void], camera: Camera
+    ) -> NDArray[np.float64] | None:
+        """Place a frame.
+
+        Parameters
+        ----------
+        stamp
+            Integer nanoseconds. One that is far back (``clock_jump``) drops the map; another one
+            that is not later than the last frame is passed over.
+        rows
+            ``(N,)`` of ``records.FEATURES``.
+        camera
+            Its calibration.
+
+        Returns
+        -------
+        ``(4, 4)`` T_world_camera; None while it is not known.
+        """
+        began = time.perf_counter()
+        if not self._in_time("features", stamp):
+            return None
+        self.counts.frames += 1
+        view = view_of(stamp, rows, camera, self.config.sigma_floor)
+        self._recent.append(view)
+        pose = self.trajectory.pose(stamp)  # its `tracks` may have come before
+        if pose is None:
+            pose = self._place(view, camera.focal)
+        if len(self._window):
+            self.state = "lost" if pose is None else "tracking"
+            self.counts.lost += pose is None
+        self.counts.frame_ms.append((time.perf_counter() - began) * 1e3)
+        return pose
+
+    def add_tracks(self, stamp: int, rows: NDArray[np.void], camera: Camera) -> bool:
+        """Take over the keyframe window as it has been solved; return whether the map has changed.
+
+        Parameters
+        ----------
+        stamp
+            Of the message; as for :meth:`add_features`.
+        rows
+            ``(N,)`` of ``records.TRACKS``: new keyframes, and those whose observations they
+            supersede.
+        camera
+            Their calibration.
+        """
+        began = time.perf_counter()
+        if not self._in_time("tracks", stamp):
+            return False
+        views = views_of(rows, camera, self.config.sigma_floor)
+        newest = max([k.view.stamp for k in self._window.keyframes], default=-1)
+        newest = max([newest, *(view.stamp for view in self._pending)])
+        self._window.take_over(views)
+        told = {view.stamp: view for view in views}
+        self._pending = [told.get(view.stamp, view) for view in self._pending]
+        changed = False
+        for view in views:
+            if view.stamp > newest:
+                self.counts.keyframes += 1
+                changed |= self._enter(view, camera.focal)
+        if changed:
+            self._smooth(camera.focal)
+        self.counts.keyframe_ms.append((time.perf_counter() - began) * 1e3)
+        return changed
+
+    def _in_time(self, topic: str, stamp: int) -> bool:
+        """Whether a message is later than the one before; forget the map where time has jumped."""
+        last = self._last.get(topic)
+        if last is not None and stamp <= last:
+            if stamp > last - self.config.clock_jump * 1e9:
+                self.counts.out_of_order += 1
+                return False
+            self.reset()
+        self._last[topic] = stamp
+        return True
+
+    def _enter(self, view: View, focal: float) -> bool:
+        """Let a keyframe into the window; return whether it has a place there."""
+        pose = self._place(view, focal)
+        if pose is not None:
+            self._pending.clear()
+            self._insert(view, pose)
+            return True
+        self._pending = [*self._pending, view][-self.config.window :]
+        return any(self._start(first, view, focal) for first in self._pending[:-1])
+
+    def _insert(self, view: View, pose: NDArray[np.float64]) -> None:
+        self._window.insert(view, pose)
+        self.trajectory.add_keyframe(view.stamp, pose)
+
+    def _smooth(self, focal: float) -> None:
+        self._window.smooth(focal, self.landmarks)
+        for keyframe in self._window.keyframes:
+            self.trajectory.add_keyframe(keyframe.view.stamp, keyframe.pose)
+
+    def _place(self, view: View, focal: float) -> NDArray[np.float64] | None:
+        """Place a view by the landmarks, from where the last motion leads to or from anywhere."""
+        here, there = self.landmarks.find(view.ids)
+        if len(here) < self.config.min_points:
+            return None
+        points, rays, roots = self.landmarks.places[there], view.rays[here], view.roots[here]
+        limit = self.config.max_error / focal
+        enough = max(self.config.min_points, _LEAST_SHARE * len(points))
+        for guess in (self.trajectory.predict(view.stamp, self.config.coast), None):
+            start = search_pose(points, rays, limit) if guess is None else guess
+            if start is None:
+                continue
+            pose = refine_pose(start, points, rays, roots)
+            right = residuals(pose[None], points, rays, roots).distances < limit
+            if np.count_nonzero(right) >= enough:
+                self.trajectory.add(view.stamp, pose, self._window.nearest(view.stamp))
+                return pose
+        return None
+
+    def _start(self, first: View, second: View, focal: float) -> bool:
+        """Begin a segment with two keyframes that wait, if their tracks allow it."""
+        relative = two_view_start(first, second, self.config, focal)
+        if relative is None:
+            return False
+        coast = self.config.coast
+        origin = self.trajectory.predict(first.stamp, coast)
+        relative[:3, 3] *= self.trajectory.speed() * (second.stamp - first.stamp) * 1e-9 or 1.0
+        waiting = [view for view in self._pending if first.stamp < view.stamp < second.stamp]
+        self._pending, self._window = [], Window(self.config)
+        self.landmarks = Landmarks(self.config.keep_landmarks)
+        origin = np.eye(4) if origin is None else origin
+        self._insert(first, origin)
+        self._insert(second, origin @ relative)
+        self._smooth(focal)
+        for view in waiting:
+            pose = self._place(view, focal)
+            if pose is not None:
+                self._insert(view, pose)
+        self._smooth(focal)
+        for view in self._recent:
+            if view.stamp > first.stamp and self.trajectory.pose(view.stamp) is None:
+                self._place(view, focal)
+        self.counts.segments += 1
+        self.state = "tracking"
+        return True

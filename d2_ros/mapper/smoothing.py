@@ -1,0 +1,115 @@
+"""Keyframes moved so that they agree on what they see (GTSAM, smart projection factors).
+
+A smart factor (Carlone et al. 2014) holds the observations of one landmark and eliminates its
+place. GTSAM gives it one noise for all observations, the same in both directions. Here each has its
+own 2 x 2 covariance nevertheless: the square root W of its information is upper triangular, as the
+calibration matrix of a camera is, so ``W @ bearing`` is what a camera of focal lengths W00 and W11
+and skew W01 sees. The rig of a factor has one such camera per observation, and its noise is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gtsam
+import numpy as np
+from numpy.typing import NDArray
+
+from d2_ros.mapper.observations import Table
+
+_HELD = 1e-6
+"""Standard deviation of a pose that is held, rad and units of the map."""
+
+OUTLIER = 0.02
+"""Observations whose robust weight is not above this are left out."""
+
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A prior on the place of one keyframe where it is.
+
+    Attributes
+    ----------
+    view
+        Its number.
+    turn, shift
+        Standard deviations of rotation (rad) and translation.
+    """
+
+    view: int
+    turn: float = _HELD
+    shift: float = _HELD
+
+
+def smooth(
+    table: Table,
+    poses: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    chosen: NDArray[np.int64],
+    anchors: Sequence[Anchor],
+) -> NDArray[np.float64]:
+    """Return poses that agree better with the observations.
+
+    Parameters
+    ----------
+    table
+        Observations of all views.
+    poses
+        ``(V, 4, 4)`` T_world_camera to begin with.
+    weights
+        ``(N,)`` robust weights of the rows of `table`.
+    chosen
+        Tracks, indices in ``table.ids``, that count.
+    anchors
+        Enough of them to fix the map's place, orientation and scale.
+    """
+    graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
+    for number, pose in enumerate(poses):
+        values.insert(number, gtsam.Pose3(pose))
+    for anchor in anchors:
+        sigmas = np.repeat([anchor.turn, anchor.shift], 3)
+        noise = gtsam.noiseModel.Diagonal.Sigmas(sigmas)
+        prior = gtsam.PriorFactorPose3(anchor.view, values.atPose3(anchor.view), noise)
+        graph.add(prior)
+    _add_landmarks(graph, table, weights, chosen)
+    params = gtsam.LevenbergMarquardtParams()
+    params.setMaxIterations(_ROUNDS)
+    params.setRelativeErrorTol(1e-3)
+    try:
+        solved = gtsam.LevenbergMarquardtOptimizer(graph, values, params).optimize()
+    except RuntimeError:  # a keyframe that nothing holds
+        return poses
+    result = np.stack([solved.atPose3(number).matrix() for number in range(len(poses))])
+    return result if np.isfinite(result).all() else poses
+
+
+def _add_landmarks(
+    graph: gtsam.NonlinearFactorGraph,
+    table: Table,
+    weights: NDArray[np.float64],
+    chosen: NDArray[np.int64],
+) -> None:
+    """Add a smart factor for each chosen track that keeps two observations."""
+    unit, params = gtsam.noiseModel.Isotropic.Sigma(2, 1.0), gtsam.SmartProjectionParams()
+    params.setDegeneracyMode(gtsam.DegeneracyMode.ZERO_ON_DEGENERACY)
+    params.setRankTolerance(1e-6)
+    kept = weights > OUTLIER
+    white = np.sqrt(weights)[:, None, None] * table.roots
+    seen = np.einsum("nij,nj->ni", white, table.rays)
+    nowhere = gtsam.Pose3()
+    starts, ends = table.start, np.append(table.start[1:], len(table.track))
+    for track in chosen:
+        rows = np.arange(starts[track], ends[track])
+        rows = rows[kept[rows]]
+        if len(rows) < 2:
+            continue
+        rig = gtsam.CameraSetPinholePoseCal3_S2()
+        for (fx, skew), (_, fy) in white[rows].tolist():
+            rig.push_back(gtsam.PinholePoseCal3_S2(nowhere, gtsam.Cal3_S2(fx, fy, skew, 0.0, 0.0)))
+        factor = gtsam.SmartProjectionRigFactorPinholePoseCal3_S2(unit, rig, params)
+        for number, (row, view) in enumerate(zip(rows, table.view[rows].tolist(), strict=True)):
+            factor.add(seen[row], view, number)
+        graph.add(factor)

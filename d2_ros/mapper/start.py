@@ -1,0 +1,64 @@
+"""How a map begins: two keyframes with parallax between them (essential matrix, OpenCV)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from d2_ros.mapper.config import MapperConfig
+from d2_ros.mapper.geometry import depth_errors, inverse, parallax, triangulate
+from d2_ros.mapper.observations import View, table_of
+
+
+def two_view_start(
+    first: View, second: View, config: MapperConfig, focal: float
+) -> NDArray[np.float64] | None:
+    """Relative pose of two keyframes, if a map can begin with them.
+
+    Parameters
+    ----------
+    first, second
+        In time order.
+    config
+        Thresholds.
+    focal
+        px, of what is said in pixels.
+
+    Returns
+    -------
+    ``(4, 4)`` ``T_first_second`` with a translation of length 1; None where the tracks that both
+    see are too few, have no parallax, as when the camera stands or only turns, or agree on no
+    motion that puts enough of them in front of both, at depths that are certain enough.
+    """
+    _, a, b = np.intersect1d(first.ids, second.ids, assume_unique=True, return_indices=True)
+    rays, rays_second = first.rays[a], second.rays[b]
+    if len(rays) < config.start_points or parallax(rays, rays_second) < config.start_parallax:
+        return None
+    pose = _relative_pose(rays, rays_second, config.max_error / focal / 2)
+    if pose is None:
+        return None
+    table = table_of([first, second])
+    poses = np.stack([np.eye(4), pose])
+    points = triangulate(table, poses)
+    right = table.sums((points.distances < config.max_error / focal).astype(np.float64)) == 2
+    sure = depth_errors(points.places, points.covariances, pose[:3, 3]) < config.max_depth_error
+    return pose if np.count_nonzero(right & sure) >= config.start_points else None
+
+
+def _relative_pose(
+    first: NDArray[np.float64], second: NDArray[np.float64], max_error: float
+) -> NDArray[np.float64] | None:
+    """``T_first_second`` of matched bearings (five points, MAGSAC++); None where there is none."""
+    try:
+        essential, mask = cv2.findEssentialMat(
+            first, second, np.eye(3), cv2.USAC_MAGSAC, 0.9999, max_error, 5000
+        )
+        if essential is None or essential.shape != (3, 3):
+            return None
+        _, turn, shift, _ = cv2.recoverPose(essential, first, second, np.eye(3), mask=mask)
+    except cv2.error:  # degenerate points make the solvers throw
+        return None
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = turn, shift[:, 0]
+    return inverse(pose)

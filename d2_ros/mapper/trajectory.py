@@ -1,0 +1,126 @@
+"""The way of the camera: frames that hang on keyframes, and what a map gives away."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from d2_ros.mapper.geometry import inverse, moved
+
+
+@dataclass
+class Trajectory:
+    """Poses of frames, each relative to a keyframe, with which it moves.
+
+    Attributes
+    ----------
+    keyframes
+        Stamp (ns) -> T_world_camera of the keyframes, in time order.
+    """
+
+    keyframes: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    _frames: dict[int, tuple[int, NDArray[np.float64]]] = field(default_factory=dict)
+    _stamps: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Return the number of frames with a pose."""
+        return len(self._frames)
+
+    def add(self, stamp: int, pose: NDArray[np.float64], reference: int) -> None:
+        """Add a frame, or place it anew; `reference` is the stamp of its keyframe."""
+        self._put(stamp, reference, inverse(self.keyframes[reference]) @ pose)
+
+    def add_keyframe(self, stamp: int, pose: NDArray[np.float64]) -> None:
+        """Add or move a keyframe."""
+        self.keyframes[stamp] = pose
+        self._put(stamp, stamp, np.eye(4))
+
+    def _put(self, stamp: int, reference: int, relative: NDArray[np.float64]) -> None:
+        if stamp not in self._frames:
+            insort(self._stamps, stamp)
+        self._frames[stamp] = reference, relative
+
+    def pose(self, stamp: int) -> NDArray[np.float64] | None:
+        """``T_world_camera`` of a frame; None where it is not known."""
+        return self._at(stamp) if stamp in self._frames else None
+
+    def _at(self, stamp: int) -> NDArray[np.float64]:
+        reference, relative = self._frames[stamp]
+        return np.asarray(self.keyframes[reference] @ relative)
+
+    def predict(self, stamp: int, coast: float) -> NDArray[np.float64] | None:
+        """Where the last two frames before `stamp` lead to, for `coast` seconds at most.
+
+        Returns
+        -------
+        ``(4, 4)`` T_world_camera, the known one where there is one; None without any frame.
+        """
+        known = self.pose(stamp)
+        if known is not None:
+            return known
+        end = bisect_left(self._stamps, stamp)
+        before = self._stamps[max(end - 2, 0) : end]
+        if len(before) < 2:
+            return self._at(before[0]) if before else None
+        first, second = map(self._at, before)
+        ahead = min(stamp - before[1], coast * 1e9) / (before[1] - before[0])
+        motion = inverse(first) @ second
+        turn = Rotation.from_matrix(motion[:3, :3]).as_rotvec()
+        return moved(second, ahead * np.concatenate([turn, motion[:3, 3]]))
+
+    def speed(self) -> float:
+        """Units of the map per second between the last two keyframes; 0 without them."""
+        stamps = sorted(self.keyframes)[-2:]
+        if len(stamps) < 2:
+            return 0.0
+        way = self.keyframes[stamps[1]][:3, 3] - self.keyframes[stamps[0]][:3, 3]
+        return float(np.linalg.norm(way)) / ((stamps[1] - stamps[0]) * 1e-9)
+
+    def poses(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Stamps ``(N,)`` ns, in time order, and ``T_world_camera`` ``(N, 4, 4)``."""
+        poses = [self._at(stamp) for stamp in self._stamps]
+        return np.array(self._stamps, np.int64), np.array(poses, np.float64).reshape(-1, 4, 4)
+
+
+def tum_lines(stamps: NDArray[np.int64], poses: NDArray[np.float64]) -> str:
+    """Return a trajectory as TUM's tools read it: ``time x y z qx qy qz qw``, time in seconds."""
+    turns = Rotation.from_matrix(poses[:, :3, :3]).as_quat() if len(poses) else np.empty((0, 4))
+    lines = ["# timestamp tx ty tz qx qy qz qw"]
+    for stamp, where, turn in zip(stamps.tolist(), poses[:, :3, 3], turns, strict=True):
+        seconds, rest = divmod(stamp, 1_000_000_000)
+        numbers = " ".join(f"{value:.9f}" for value in (*where, *turn))
+        lines.append(f"{seconds}.{rest:09d} {numbers}")
+    return "\n".join(lines) + "\n"
+
+
+_CLOUD = np.dtype(
+    [(name, "<f4") for name in ("x", "y", "z", "xx", "xy", "xz", "yy", "yz", "zz")]
+    + [("track_id", "<u4")]
+)
+"""A landmark: place, covariance (upper triangle by rows) and track."""
+
+
+def landmark_rows(
+    ids: NDArray[np.int64], places: NDArray[np.float64], covariances: NDArray[np.float64]
+) -> NDArray[np.void]:
+    """Return rows of landmarks: ``x y z``, covariance ``xx xy xz yy yz zz``, ``track_id``."""
+    rows = np.zeros(len(ids), _CLOUD)
+    rows["x"], rows["y"], rows["z"] = places.T
+    for i in range(3):
+        for j in range(i, 3):
+            rows["xyz"[i] + "xyz"[j]] = covariances[:, i, j]
+    rows["track_id"] = ids
+    return rows
+
+
+def ply_bytes(rows: NDArray[np.void]) -> bytes:
+    """Return rows of numbers as a binary PLY file."""
+    kinds = {"f": "float", "u": "uint"}
+    names = rows.dtype.names or ()
+    head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
+    head += [f"property {kinds[rows.dtype[name].kind]} {name}" for name in names]
+    return ("\n".join([*head, "end_header"]) + "\n").encode() + rows.tobytes()

@@ -1,0 +1,106 @@
+"""The keyframes that are smoothed together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2_ros.mapper.config import MapperConfig
+from d2_ros.mapper.geometry import Points, depth_errors, refine_points, triangulate
+from d2_ros.mapper.landmarks import Landmarks
+from d2_ros.mapper.observations import Table, View, table_of
+from d2_ros.mapper.smoothing import OUTLIER, Anchor, smooth
+
+_SCALE = 0.1
+"""How loosely the longest baseline holds the scale, as a share of it. It is held for certain by the
+keyframes that do not move, but there may be one alone, or all of them in one place."""
+
+
+@dataclass
+class Keyframe:
+    """What a keyframe sees, and its ``T_world_camera``."""
+
+    view: View
+    pose: NDArray[np.float64]
+
+
+class Window:
+    """The newest keyframes of a segment, in time order.
+
+    The newest of them are free. The others, one at least, hold place, orientation and scale.
+    """
+
+    def __init__(self, config: MapperConfig) -> None:
+        self._config = config
+        self.keyframes: list[Keyframe] = []
+
+    def __len__(self) -> int:
+        """Return the number of keyframes."""
+        return len(self.keyframes)
+
+    def insert(self, view: View, pose: NDArray[np.float64]) -> None:
+        """Add a keyframe; the oldest leaves a window that is full."""
+        everything = sorted([*self.keyframes, Keyframe(view, pose)], key=lambda k: k.view.stamp)
+        self.keyframes = everything[-self._config.window :]
+
+    def nearest(self, stamp: int) -> int:
+        """Stamp of the keyframe that is nearest in time."""
+        return min((k.view.stamp for k in self.keyframes), key=lambda t: abs(t - stamp))
+
+    def take_over(self, views: Iterable[View]) -> None:
+        """Replace the observations of the keyframes that are known."""
+        known = {keyframe.view.stamp: keyframe for keyframe in self.keyframes}
+        for view in views:
+            if view.stamp in known:
+                known[view.stamp].view = view
+
+    def smooth(self, focal: float, landmarks: Landmarks) -> None:
+        """Move the keyframes, and give all tracks of two or more of them their place anew.
+
+        Parameters
+        ----------
+        focal
+            px, of what the thresholds say in pixels.
+        landmarks
+            Get the new places.
+        """
+        limit = self._config.max_error / focal
+        poses = np.stack([keyframe.pose for keyframe in self.keyframes])
+        table = table_of([keyframe.view for keyframe in self.keyframes])
+        if not len(table.ids):
+            return
+        points = triangulate(table, poses)
+        for _ in range(self._config.passes):
+            weights = np.where(points.distances < limit, points.weights, 0.0)
+            chosen = _strongest(table, weights, self._config.max_landmarks)
+            poses = smooth(table, poses, weights, chosen, self._anchors(poses))
+            points = refine_points(points.places, table, poses)
+        for keyframe, pose in zip(self.keyframes, poses, strict=True):
+            keyframe.pose = pose
+        self._keep(table, points, limit, landmarks)
+
+    def _anchors(self, poses: NDArray[np.float64]) -> list[Anchor]:
+        held = max(len(poses) - self._config.free, 1)
+        ways = np.linalg.norm(poses[:, :3, 3] - poses[0, :3, 3], axis=1)
+        far = int(np.argmax(ways))
+        scale = [Anchor(far, turn=1.0, shift=_SCALE * ways[far])] if far >= held else []
+        return [*map(Anchor, range(held)), *scale]
+
+    def _keep(self, table: Table, points: Points, limit: float, landmarks: Landmarks) -> None:
+        """Hand over the places that are certain enough to place frames by."""
+        right = table.sums((points.distances < limit).astype(np.float64))
+        centre = self.keyframes[-1].pose[:3, 3]
+        unsure = depth_errors(points.places, points.covariances, centre)
+        good = (right >= 2) & (2 * right > table.counts) & (unsure < self._config.max_depth_error)
+        landmarks.update(table.ids[good], points.places[good], points.covariances[good], table.ids)
+
+
+def _strongest(table: Table, weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Tracks that tell most, by their covariances, at most `count`; each rightly seen twice."""
+    told = table.sums(weights * table.roots[:, 0, 0] * table.roots[:, 1, 1])
+    told[table.sums((weights > OUTLIER).astype(np.float64)) < 2] = 0.0
+    order = np.argsort(-told, kind="stable")[:count]
+    return order[told[order] > 0]

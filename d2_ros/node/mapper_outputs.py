@@ -1,0 +1,99 @@
+"""The topics of the mapper, in the axes of REP 103."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import (
+    Point,
+    Pose,
+    PoseStamped,
+    Quaternion,
+    Transform,
+    TransformStamped,
+    Vector3,
+)
+from nav_msgs.msg import Odometry, Path
+from numpy.typing import NDArray
+from rclpy.node import Node
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import PointCloud2
+
+from d2_ros.mapper.mapper import Mapper
+from d2_ros.mapper.trajectory import landmark_rows
+from d2_ros.node.messages import make_cloud, make_header
+from d2_ros.node.outputs import OUTPUT_QOS
+
+T_MAP_WORLD = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], np.float64)
+"""The map is the mapper's world, the first keyframe, with x forward, y left and z up."""
+
+
+class MapperOutputs:
+    """Publishers of ``~/odometry``, ``~/path``, ``~/landmarks``, and of /tf where there is tf2.
+
+    Parameters
+    ----------
+    node
+        Who publishes.
+    frame
+        Of the map.
+    path_length
+        Most poses of the path.
+    """
+
+    def __init__(self, node: Node, frame: str, path_length: int) -> None:
+        self._frame, self._path_length = frame, path_length
+        self._odometry = node.create_publisher(Odometry, "~/odometry", OUTPUT_QOS)
+        self._path = node.create_publisher(Path, "~/path", OUTPUT_QOS)
+        self._landmarks = node.create_publisher(PointCloud2, "~/landmarks", OUTPUT_QOS)
+        try:  # PyPI has no tf2_msgs; every ROS distribution does
+            self._tf_message: Any = importlib.import_module("tf2_msgs.msg").TFMessage
+        except ImportError:
+            self._tf_message = None
+        else:
+            self._tf = node.create_publisher(self._tf_message, "/tf", 100)
+
+    def publish_pose(self, stamp: int, camera_frame: str, T_world_camera: NDArray[Any]) -> None:
+        """Send where the camera was at `stamp`."""
+        header, pose = make_header(stamp, self._frame), T_MAP_WORLD @ T_world_camera
+        odometry = Odometry(header=header, child_frame_id=camera_frame)
+        odometry.pose.pose = _pose(pose)
+        self._odometry.publish(odometry)
+        if self._tf_message is not None:
+            moved = Transform(translation=_vector(pose), rotation=_turn(pose))
+            transform = TransformStamped(
+                header=header, child_frame_id=camera_frame, transform=moved
+            )
+            self._tf.publish(self._tf_message(transforms=[transform]))
+
+    def publish_map(self, stamp: int, mapper: Mapper) -> None:
+        """Send the keyframes' path, and the landmarks while somebody listens."""
+        header = make_header(stamp, self._frame)
+        keyframes = list(mapper.trajectory.keyframes.items())[-self._path_length :]
+        poses = [
+            PoseStamped(header=make_header(at, self._frame), pose=_pose(T_MAP_WORLD @ pose))
+            for at, pose in keyframes
+        ]
+        self._path.publish(Path(header=header, poses=poses))
+        if self._landmarks.get_subscription_count():
+            marks, turn = mapper.landmarks, T_MAP_WORLD[:3, :3]
+            covariances = turn @ marks.covariances @ turn.T
+            rows = landmark_rows(marks.ids, marks.places @ turn.T, covariances)
+            self._landmarks.publish(make_cloud(header, rows))
+
+
+def _pose(pose: NDArray[np.float64]) -> Pose:
+    x, y, z = pose[:3, 3].tolist()
+    return Pose(position=Point(x=x, y=y, z=z), orientation=_turn(pose))
+
+
+def _turn(pose: NDArray[np.float64]) -> Quaternion:
+    x, y, z, w = Rotation.from_matrix(pose[:3, :3]).as_quat().tolist()
+    return Quaternion(x=x, y=y, z=z, w=w)
+
+
+def _vector(pose: NDArray[np.float64]) -> Vector3:
+    x, y, z = pose[:3, 3].tolist()
+    return Vector3(x=x, y=y, z=z)

@@ -1,0 +1,109 @@
+"""``d2-ros map`` on bags of the front-end's topics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scene import CAMERA, SECOND, Scene, tracks
+
+from d2_ros.mapper.trajectory import tum_lines
+from d2_ros.sources import messages
+from d2_ros.sources.writer import BagWriter
+
+
+def write(path: Path, scene: Scene, camera: Any = CAMERA, topics: Any = None) -> Path:
+    """Write what ``d2-ros replay`` would."""
+    with BagWriter(path) as bag:
+        for number in range(scene.frames):
+            stamp, rows = scene.stamp(number), scene.features(number)
+            told = {"features": rows} | ({} if number % 4 else {"tracks": tracks(stamp, rows)})
+            bag.write("/camera/camera_info", messages.camera_info(stamp, "c", camera, 640, 480))
+            for topic, content in told.items():
+                if topics is None or topic in topics:
+                    place = f"/d2_frontend/camera/{topic}"
+                    bag.write(place, messages.cloud(stamp, "c", content))
+    return path
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    scene = Scene()
+    stamps = np.array([scene.stamp(number) for number in range(scene.frames)])
+    path = tmp_path / "truth.tum"
+    path.write_text(tum_lines(stamps, scene.poses))
+    return path
+
+
+def test_a_bag_becomes_a_trajectory_landmarks_and_a_picture(
+    d2_ros: Any, tmp_path: Path, truth: Path
+) -> None:
+    bag, out, figures = write(tmp_path / "a.mcap", Scene()), tmp_path / "out", tmp_path / "f.json"
+    done = d2_ros("map", bag, "--out", out, "--truth", truth, "--json", figures)
+    assert done.code == 0, done.err
+    assert "40 of 40 frames placed, 10 keyframes" in done.out
+    lines = (out / "trajectory.tum").read_text().splitlines()
+    assert len(lines) == 41
+    assert lines[1].startswith("100.000000000 ")
+    head, _, body = (out / "landmarks.ply").read_bytes().partition(b"end_header\n")
+    count = int(head.split(b"element vertex ")[1].split()[0])
+    assert len(body) == 40 * count
+    assert (out / "trajectory.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads(figures.read_text())
+    assert found["landmarks"] == count > 200
+    assert found["absolute_error_m"] < 0.004
+    assert found["relative_error_deg"] < 0.1
+    assert found["scale"] > 0
+    assert (found["segments"], found["lost"], found["frames_judged"]) == (1, 0, 40)
+
+
+def test_the_map_lies_beside_the_bag_unless_told_otherwise(d2_ros: Any, tmp_path: Path) -> None:
+    bag = write(tmp_path / "a.mcap", Scene())
+    assert d2_ros("map", bag).code == 0
+    assert (tmp_path / "a.mcap.map" / "trajectory.tum").is_file()
+
+
+def test_parameters_come_from_a_file_and_the_command_line(d2_ros: Any, tmp_path: Path) -> None:
+    bag, file = write(tmp_path / "a.mcap", Scene()), tmp_path / "p.yaml"
+    file.write_text("d2_mapper:\n  ros__parameters:\n    start_points: 900\n    window: 9\n")
+    done = d2_ros("map", bag, "--params-file", file)
+    assert done.code == 2
+    assert "no map could begin in 40 frames with 10 keyframes" in done.err
+    assert d2_ros("map", bag, "--params-file", file, "-p", "start_points:=40").code == 0
+    refused = d2_ros("map", bag, "-p", "windw:=9")
+    assert refused.code == 2
+    assert "unknown parameter windw; config/mapper.yaml lists the known ones" in refused.err
+
+
+def test_what_a_bag_lacks_is_named(d2_ros: Any, tmp_path: Path) -> None:
+    bag = write(tmp_path / "a.mcap", Scene(frames=4), topics=["features"])
+    done = d2_ros("map", bag)
+    assert done.code == 2
+    assert "has no /d2_frontend/camera/tracks; it holds /camera/camera_info" in done.err
+    assert "--node" in done.err
+    absent = d2_ros("map", tmp_path / "nothing.mcap")
+    assert absent.code == 2
+    assert "is not a bag" in absent.err
+
+
+def test_without_calibration_there_is_no_map(d2_ros: Any, tmp_path: Path) -> None:
+    done = d2_ros("map", write(tmp_path / "a.mcap", Scene(frames=4), camera=None))
+    assert done.code == 2
+    assert "has no calibration before it" in done.err
+
+
+def test_a_truth_by_another_clock_is_refused(d2_ros: Any, tmp_path: Path, truth: Path) -> None:
+    bag = write(tmp_path / "a.mcap", Scene(begin=900 * SECOND))
+    done = d2_ros("map", bag, "--truth", truth)
+    assert done.code == 2
+    assert "0 of 40 poses have a true one beside them" in done.err
+
+
+def test_the_truth_is_no_place_for_the_map(d2_ros: Any, tmp_path: Path, truth: Path) -> None:
+    bag = write(tmp_path / "a.mcap", Scene())
+    done = d2_ros("map", bag, "--truth", truth, "--json", truth)
+    assert done.code == 2
+    assert "is the input itself" in done.err
