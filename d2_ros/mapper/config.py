@@ -24,11 +24,11 @@ class MapperConfig:
     """How the mapper starts, follows and smooths."""
 
     window: int = _param(
-        12, "Keyframes whose observations are used together; more drift less and cost more.",
+        16, "Keyframes whose observations are used together; more drift less and cost more.",
         low=3, high=100,
     )  # fmt: skip
     free: int = _param(
-        8, "The newest keyframes of the window that move; the older ones hold them.",
+        6, "The newest keyframes of the window that move; the older ones hold them.",
         low=2, high=100,
     )  # fmt: skip
     max_landmarks: int = _param(
