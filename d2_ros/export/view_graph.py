@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from d2_ros.records import columns
 
 Pairs = Mapping[tuple[int, int], NDArray[np.uint32]]
 """(view, later view) -> ``(M, 2)`` rows of keypoints in the two."""
+
+NEAR = 16
+"""Observations of a track that are all matched with each other; beyond, gaps double."""
 
 
 class Published(Protocol):
@@ -153,25 +156,28 @@ def latest(frames: Sequence[Published], tracks: Iterable[NDArray[np.void]]) -> l
 
 
 def track_pairs(tracks: Sequence[NDArray[np.int64]]) -> Pairs:
-    """Match every observation with the 1st, 2nd, 4th, 8th, ... later one of its track.
+    """Match every observation with the 16 later ones of its track, then the 32nd, 64th, ...
 
-    That is k log k matches for k observations instead of k^2 / 2, short baselines and long ones;
-    what COLMAP makes of them is the same (docs/mappers/colmap.md), since it joins matches itself.
+    Matches then grow with the recording, not with the square of its longest tracks; what COLMAP
+    makes of them is what it makes of all pairs (docs/mappers/colmap.md), since it joins matches.
 
     Parameters
     ----------
     tracks
         Per view ``(N,)`` ids, each at most once; those below 1 are none.
     """
-    none = np.empty(0, np.int64)
-    view = np.concatenate([none, *(np.full(len(ids), n) for n, ids in enumerate(tracks))])
-    row = np.concatenate([none, *(np.arange(len(ids)) for ids in tracks)])
-    track = np.concatenate([none, *tracks])
+    counts = [len(ids) for ids in tracks]
+    view = np.repeat(np.arange(len(tracks), dtype=np.int32), counts)  # small: there are millions
+    row = np.arange(len(view), dtype=np.int32) - np.repeat(
+        np.cumsum([0, *counts[:-1]], dtype=np.int32)[: len(counts)], counts
+    )
+    track = np.concatenate([np.empty(0, np.int64), *tracks])
     order = np.lexsort((view, track))
     order = order[track[order] > 0]
     view, row, track = view[order], row[order], track[order]
-    found = [np.empty((0, 4), np.int64)]
-    for apart in (1 << power for power in range(len(tracks).bit_length())):
+    found = [np.empty((0, 4), np.int32)]
+    far = (1 << power for power in range(NEAR.bit_length(), len(tracks).bit_length()))
+    for apart in (*range(1, NEAR + 1), *far):
         first = np.flatnonzero(track[:-apart] == track[apart:])
         if not len(first):
             break  # no track is as long
@@ -259,7 +265,7 @@ def _rows_of(index: NDArray[np.uint32], count: int, stamp: int) -> NDArray[np.in
     return index.astype(np.int64)
 
 
-def _grouped(found: NDArray[np.int64]) -> Pairs:
+def _grouped(found: NDArray[Any]) -> Pairs:
     """``(M, 4)`` view, view, row, row -> pairs, the earlier view first."""
     swapped = found[:, 0] > found[:, 1]
     found[swapped] = found[swapped][:, [1, 0, 3, 2]]
