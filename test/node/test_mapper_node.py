@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
@@ -118,6 +119,26 @@ def spawn() -> Iterator[Any]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+def test_every_display_of_rviz_shows_a_topic_of_the_mapper(
+    front: Front, make_node: Callable[..., MapperNode]
+) -> None:
+    config = yaml.safe_load((ROOT / "config" / "mapper.rviz").read_text(encoding="utf-8"))
+    node = make_node()
+    topics = dict(front.get_publisher_names_and_types_by_node("d2_mapper", "/"))
+    shown = {
+        display["Topic"]["Value"]: display["Class"].rpartition("/")[2]
+        for display in config["Visualization Manager"]["Displays"]
+        if "Topic" in display
+    }
+    assert shown.pop("d2_frontend/camera/overlay") == "Image"
+    kinds = {"Path": "nav_msgs", "Odometry": "nav_msgs", "PointCloud2": "sensor_msgs"}
+    assert sorted(shown.values()) == sorted(kinds)
+    for topic, kind in shown.items():
+        assert topics[f"/{topic}"] == [f"{kinds[kind]}/msg/{kind}"]
+    fixed = config["Visualization Manager"]["Global Options"]["Fixed Frame"]
+    assert fixed == node.get_parameter("frame").value
 
 
 def positions(messages: list[Odometry]) -> Any:
