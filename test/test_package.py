@@ -161,7 +161,7 @@ def test_everything_is_installed(setup_arguments):
 
 def test_console_scripts_lead_somewhere(setup_arguments):
     scripts = dict(line.split(" = ") for line in setup_arguments["entry_points"]["console_scripts"])
-    assert set(scripts) == {"d2-ros", "d2_frontend"}
+    assert set(scripts) == {"d2-ros", "d2_frontend", "d2_mapper"}
     for target in scripts.values():
         module, function = target.split(":")
         tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text())
