@@ -46,6 +46,7 @@ def at_work(folder, frames=2):
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         time.sleep(0.1)
+        assert not (folder / "batch.json").exists(), "it has ended before it was looked at"
         try:
             bag = Bag([folder / "features.mcap"])
             count = bag.topics.get("/d2_frontend/camera/features", ("", 0))[1]
@@ -204,7 +205,7 @@ def cluster(tmp_path_factory):
 
 
 def test_a_cluster_runs_a_recording_again_whose_worker_is_killed(tmp_path, cluster):
-    sources, out = [images(tmp_path / name, 15) for name in "abc"], tmp_path / "out"
+    sources, out = [images(tmp_path / name, 40) for name in "abc"], tmp_path / "out"
     sources.append(tmp_path / "absent")
     arguments = ("batch", *sources, "--out", out, "--cluster", cluster, "--gpus", 0.5, *VERB)
     process = start(*arguments)
