@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -198,6 +199,13 @@ def cluster(tmp_path_factory):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:  # a batch that comes before it listens is refused
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            break
+        except OSError:
+            time.sleep(0.2)
     yield f"127.0.0.1:{port}"
     os.killpg(head.pid, signal.SIGKILL)  # all that it has started: on SIGTERM it takes 30 s
     head.wait(timeout=30)
