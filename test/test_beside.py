@@ -18,7 +18,7 @@ from d2_ros.refinement.solvers import InlineSolver, solve
 from d2_ros.sources.synthetic import open_synthetic
 from d2_ros.workers import IN_TURN, InlineExecutor, Workers
 
-SEQUENCE = "size=320x240,frames=80"  # its first 14 have neither blur nor another exposure
+SEQUENCE = "size=320x240,frames=40"  # its first 14 have neither blur nor another exposure
 CONFIG = with_values(
     Config(),
     {
@@ -121,7 +121,7 @@ def test_where_nothing_can_be_followed_the_networks_answer_is_carried_to_the_pre
     frames, extractor
 ):
     """At the start and after a jump; meanwhile frames say that there is nothing."""
-    elsewhere = list(islice(open_synthetic(SEQUENCE), 66, 72))
+    elsewhere = list(islice(open_synthetic(SEQUENCE), 33, 39))
     shift = frames[6].stamp - elsewhere[0].stamp
     jumped = [replace(frame, stamp=frame.stamp + shift) for frame in elsewhere]
     network = OnCall()

@@ -105,7 +105,7 @@ def test_a_failure_does_not_stop_the_rest_and_is_tried_again(tmp_path, d2_ros):
 
 
 def test_one_that_is_killed_is_resumed_alone(tmp_path, d2_ros):
-    sources, out = [images(tmp_path / name, 30) for name in "abc"], tmp_path / "out"
+    sources, out = [images(tmp_path / name, 8) for name in "abc"], tmp_path / "out"
     arguments = ("batch", *sources, "--out", out, "--jobs", 2, *VERB)
     process = start(*arguments)
     try:
@@ -131,6 +131,7 @@ def test_one_that_is_killed_is_resumed_alone(tmp_path, d2_ros):
     assert (out / "b" / "features.mcap").read_bytes() == before["a"]
 
 
+@pytest.mark.slow
 def test_told_to_end_it_ends_its_processes_and_keeps_what_is_done(tmp_path):
     sources = [images(tmp_path / "a", 2), images(tmp_path / "b", 400)]
     out = tmp_path / "out"
@@ -148,6 +149,7 @@ def test_told_to_end_it_ends_its_processes_and_keeps_what_is_done(tmp_path):
     assert Bag([out / "b" / "features.mcap"]).topics["/d2_frontend/camera/features"][1] >= 2
 
 
+@pytest.mark.slow
 def test_outputs_of_another_command_are_not_taken_for_this_one_s(tmp_path, d2_ros):
     source, out = images(tmp_path / "a", 2), tmp_path / "out"
     assert d2_ros("batch", source, "--out", out, *VERB).code == 0

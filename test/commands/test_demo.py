@@ -130,7 +130,10 @@ def test_no_process_is_left(ran: Any) -> None:
     assert nodes_of(ran.out) == []
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "node"])
+@pytest.mark.parametrize(
+    "name",
+    ["SIGINT", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "node"))],
+)
 def test_nothing_is_left_after_an_interrupt_or_the_death_of_the_node(
     ran: Any, tmp_path: Path, name: str
 ) -> None:
@@ -180,6 +183,7 @@ def test_bad_input_is_one_sentence_and_code_2(
     assert sentence in outcome.err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_node_that_cannot_be_configured_ends_the_demo_in_its_own_words(
     ran: Any, tmp_path: Path

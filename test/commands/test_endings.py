@@ -71,7 +71,13 @@ def end(process, number, path, topic=FEATURES, enough=2):
     return count, out, errors
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+SIGNALS = [
+    "SIGTERM",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGHUP")),
+]
+
+
+@pytest.mark.parametrize("name", SIGNALS)
 def test_replay_ends_on_every_signal_alike_and_keeps_whole_frames(folder, tmp_path, name):
     out, number = tmp_path / "out.mcap", getattr(signal, name)
     process = start("replay", folder, "--out", out, "-p", "threads:=1")

@@ -31,6 +31,7 @@ def check(folder, figures, groups):
     return page
 
 
+@pytest.mark.slow
 def test_illumination_judges_every_kind_and_strength(tmp_path, d2_ros):
     told = tmp_path / "i.json"
     outcome = d2_ros(

@@ -255,7 +255,7 @@ def written(path, topic):
         return [item.message() for item in scan_mcap(file) if item.topic == PREFIX + topic]
 
 
-@pytest.mark.parametrize("layout", ["fusion", "mono"])
+@pytest.mark.parametrize("layout", ["fusion", pytest.param("mono", marks=pytest.mark.slow)])
 def test_feature_tracks_hold_the_rules_of_the_estimators(tmp_path, d2_ros, estimator, layout):
     frames, log_time = list(open_source("synthetic:size=160x120,frames=5,seed=0")), 0
     with BagWriter(tmp_path / "in.mcap") as bag:

@@ -102,6 +102,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(
     assert not torch.equal(whole["conv4_3.weight"], before["conv4_3.weight"])
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(
     settings, uninterrupted, tmp_path, monkeypatch, d2_ros
 ):

@@ -81,7 +81,9 @@ def test_the_executable_refuses_in_one_sentence(spawn: Any) -> None:
 
 
 @pytest.mark.skipif(not HAS_EVENTS, reason="this rclpy has no events executor")
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "ending", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_the_node_works_under_the_events_executor(
     graph: Any, make_driver: Any, spawn: Any, ending: signal.Signals
 ) -> None:

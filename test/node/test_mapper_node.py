@@ -177,6 +177,7 @@ def test_a_mapper_that_is_killed_begins_anew_when_it_is_started_again(
     scene = Scene(frames=80)
     first = spawn()
     graph.wait(front.connected)
+    time.sleep(1.0)  # what one side has discovered the other may not have yet
     front.play(scene, list(range(30)))
     graph.wait(lambda: front.stamps()[-1:] == [scene.stamp(29)])
     ghosts = {tuple(i.endpoint_gid) for i in front.get_publishers_info_by_topic("/d2_mapper/path")}

@@ -91,6 +91,7 @@ def test_a_node_that_is_killed_loses_no_recorded_message_and_can_be_started_agai
     assert [stamp // SECOND for stamp in stamps] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_two_nodes_side_by_side_each_with_names_of_its_own(
     graph: Any, make_driver: Any, spawn: Any
 ) -> None:
@@ -109,6 +110,7 @@ def test_two_nodes_side_by_side_each_with_names_of_its_own(
     assert {"/left_arm/d2_frontend", "//eyes"} <= names
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_node_in_the_middle_of_its_work(
     graph: Any, make_driver: Any, spawn: Any
 ) -> None:

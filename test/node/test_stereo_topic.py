@@ -95,7 +95,7 @@ def heard_pair(graph: Any, make_node: Any) -> Any:
     return start
 
 
-@pytest.mark.parametrize("layout", ["fusion", "mono"])
+@pytest.mark.parametrize("layout", ["fusion", pytest.param("mono", marks=pytest.mark.slow)])
 def test_a_recorded_pair_holds_every_rule_and_the_true_disparity(
     graph: Any,
     make_node: Any,
