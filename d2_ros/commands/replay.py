@@ -217,7 +217,8 @@ def run(
             continue
         seen = None
         try:
-            seen = None if right is None else right.find(frame, result)
+            if right is not None:
+                seen = right.find(frame, result)
         except D2RosError as error:  # the left camera's own tracks are still good
             tally.refused.append(f"right frame at {frame.stamp}: {error}")
         with held():

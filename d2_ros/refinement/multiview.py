@@ -53,7 +53,7 @@ def refine_graph(problem: Problem, config: RefinementConfig) -> NDArray[np.float
         offset = solution[first] - edges.centre
         shift = edges.pixels + np.einsum("eij,ej->ei", edges.affine, offset) - solution[first]
         cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(kernel / EDGE_FLOOR)
-        covariance = edges.covariance + EDGE_FLOOR**2 * np.eye(2)
+        covariance = problem.covariance[rows]
         for a, b, by, spread in zip(
             first.tolist(), second.tolist(), shift, covariance, strict=True
         ):

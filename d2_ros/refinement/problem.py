@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,16 @@ class Problem:
         if not len(self.first) == len(self.second) == len(self.edges):
             raise ValueError("every edge must have a first and a second observation")
 
+    @cached_property
+    def covariance(self) -> NDArray[np.float64]:
+        """``(E, 2, 2)`` of the edges, px^2, with their floor."""
+        return self.edges.covariance + EDGE_FLOOR**2 * np.eye(2)
+
+    @cached_property
+    def information(self) -> NDArray[np.float64]:
+        """``(E, 2, 2)`` inverses of :attr:`covariance`; every pass of a solver asks for them."""
+        return np.asarray(np.linalg.inv(self.covariance))
+
 
 def unsettled(
     problem: Problem, places: NDArray[np.float64], kernel: float, prior_sigma: float
@@ -68,9 +79,9 @@ def unsettled(
         Of every observation about where it stood before, px.
     """
     edges, first, second = problem.edges, problem.first, problem.second
+    information = problem.information
     residual = places[second] - edges.pixels
     residual -= np.einsum("eij,ej->ei", edges.affine, places[first] - edges.centre)
-    information = np.linalg.inv(edges.covariance + EDGE_FLOOR**2 * np.eye(2))
     pull = np.einsum("eij,ej->ei", information, residual)
     width = (kernel / EDGE_FLOOR) ** 2
     weight = width / (width + (residual * pull).sum(1))  # Cauchy's

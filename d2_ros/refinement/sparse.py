@@ -49,7 +49,7 @@ def _solve(
     ends = np.concatenate([problem.first[rows], problem.second[rows]])
     used, nodes = np.unique(ends, return_inverse=True)
     start, end = nodes[: len(edges)], nodes[len(edges) :]
-    information = np.linalg.inv(edges.covariance + EDGE_FLOOR**2 * np.eye(2))
+    information = problem.information[rows]
     prior = np.where(problem.held[used], HOLD_SIGMA, prior_sigma)[:, None] ** -2.0
     places = _places(start, end, len(used))
     origin, x = problem.pixels[used], solution[used]
