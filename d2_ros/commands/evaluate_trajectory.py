@@ -57,10 +57,11 @@ def trajectory(
     from d2_ros.evaluation.mapping import METHODS, judge_mappers, run_mappers
     from d2_ros.evaluation.pairs import flatten
     from d2_ros.evaluation.tables import TRAJECTORY_COLUMNS
-    from d2_ros.evaluation.trajectories import Path3D, draw, true_poses
+    from d2_ros.evaluation.trajectories import Path3D, draw
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
     from d2_ros.sources.cut import cut
+    from d2_ros.sources.truth import true_poses
 
     config = load_config(params_file, overrides)
     mapping = load_mapper_config(mapper_file, mapper_overrides)

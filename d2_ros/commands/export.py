@@ -132,14 +132,10 @@ def _poses(name: str, graph: ViewGraph) -> NDArray[np.float64]:
     """Poses of the views, NaN where unknown."""
     import numpy as np
 
-    from d2_ros.sources import open_source
-    from d2_ros.sources.trajectories import interpolate, read_trajectory
-    from d2_ros.sources.truth import poses_at
+    from d2_ros.sources.trajectories import interpolate
+    from d2_ros.sources.truth import read_truth
 
-    stamps = np.array([view.stamp for view in graph.views], np.int64)
-    if Path(name).suffix in (".txt", ".tum"):
-        return interpolate(*read_trajectory(Path(name)), stamps)
-    return poses_at(open_source(name), stamps)
+    return interpolate(*read_truth(name), np.array([view.stamp for view in graph.views], np.int64))
 
 
 def _write_images(name: str, graph: ViewGraph, folder: Path) -> None:

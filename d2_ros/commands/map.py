@@ -55,16 +55,17 @@ def map_bag(
     Writes trajectory.tum, landmarks.ply (with covariances) and trajectory.png. With one camera the
     scale is arbitrary; --truth aligns it, and tells the absolute and the relative error.
     """
-    from d2_ros.evaluation.trajectories import Path3D, draw, judge, read_truth
+    from d2_ros.evaluation.trajectories import Path3D, draw, judge
     from d2_ros.mapper.mapper import Mapper
     from d2_ros.mapper.trajectory import landmark_rows, ply_bytes, tum_lines
     from d2_ros.sources.results import Results
+    from d2_ros.sources.truth import read_truth
 
     mapper = Mapper(load_mapper_config(params_file, overrides))
     results = Results(bag, node, camera)
     output_files([json], bag, truth, params_file)
     folder = output_folder(out or bag.with_name(f"{bag.name}.map"), bag, truth, params_file)
-    known = read_truth(truth) if truth else None
+    known = Path3D(*read_truth(truth)) if truth else None
     damage = run_mapper(progress(results, "Mapping", len(results)), mapper)
     figures = mapper_figures(mapper)
     typer.echo(summary(mapper))

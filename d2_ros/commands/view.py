@@ -106,14 +106,14 @@ def _trajectory(name: str, outputs: Outputs) -> Trajectory:
     """A file's own poses; a source's at the stamps of the frames."""
     import numpy as np
 
-    from d2_ros.sources import open_source
-    from d2_ros.sources.trajectories import read_trajectory
-    from d2_ros.sources.truth import poses_at
+    from d2_ros.sources.trajectories import interpolate
+    from d2_ros.sources.truth import is_trajectory, read_truth
 
-    if Path(name).suffix in (".txt", ".tum"):
-        return read_trajectory(Path(name))
+    known = read_truth(name)
+    if is_trajectory(name):
+        return known
     stamps = np.array([frame.stamp for frame in outputs.frames], np.int64)
-    return stamps, poses_at(open_source(name), stamps)
+    return stamps, interpolate(*known, stamps)
 
 
 def _add_images(name: str, outputs: Outputs, recording: Recording) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,17 +18,7 @@ from scipy.spatial.transform import Rotation
 from d2_ros.errors import D2RosError
 from d2_ros.evaluation.plots import legend_above, png
 from d2_ros.evaluation.report import Figures
-from d2_ros.sources import open_source
-from d2_ros.sources.base import Source
-from d2_ros.sources.trajectories import (
-    check_rigid,
-    interpolate,
-    nanoseconds,
-    numbers,
-    pose_matrices,
-    read_table,
-)
-from d2_ros.sources.truth import Timed, known_poses
+from d2_ros.sources.trajectories import interpolate
 
 STEP = 5
 """Frames over which the relative error is taken."""
@@ -53,54 +42,6 @@ class Path3D:
     def at(self, stamps: NDArray[np.int64]) -> NDArray[np.float64]:
         """Poses at other times; NaN where there are none around."""
         return interpolate(self.stamps, self.poses, stamps)
-
-
-def true_poses(source: Source) -> NDArray[np.float64]:
-    """``T_world_camera`` of the frames of a source, ``(N, 4, 4)``, NaN where unknown.
-
-    Raises
-    ------
-    D2RosError
-        If there are none.
-    """
-    poses = known_poses(source)
-    if poses is None:
-        raise D2RosError(f"{source.name} has no ground truth; give a source that has true poses")
-    return poses
-
-
-def true_path(source: Source) -> Path3D:
-    """Return the ground truth of a source at its frames.
-
-    Raises
-    ------
-    D2RosError
-        If it has none.
-    """
-    poses = true_poses(source)
-    if isinstance(source, Timed):
-        return Path3D(source.clocks()[0], poses)
-    return Path3D(np.array([frame.stamp for frame in source], np.int64), poses)
-
-
-def read_truth(name: str) -> Path3D:
-    """Return the ground truth of a TUM trajectory file or of a source.
-
-    Raises
-    ------
-    D2RosError
-        If there is none.
-    """
-    path = Path(name)
-    if path.suffix.lower() not in (".txt", ".tum") or not path.is_file():
-        return true_path(open_source(name))
-    rows = read_table(path)
-    values = numbers(path, rows, 8)
-    poses = pose_matrices(values[:, 1:4], values[:, 4:])
-    check_rigid(poses, str(path))
-    stamps = nanoseconds(path, [row[0] for row in rows])
-    order = np.argsort(stamps, kind="stable")
-    return Path3D(stamps[order], poses[order])
 
 
 @dataclass(frozen=True)

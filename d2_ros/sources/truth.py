@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from d2_ros.errors import D2RosError
 from d2_ros.sources.base import Source
-from d2_ros.sources.trajectories import interpolate
+from d2_ros.sources.trajectories import check_rigid, read_trajectory
 
 
 @runtime_checkable
@@ -41,27 +42,62 @@ def known_poses(source: Source) -> NDArray[np.float64] | None:
     )
 
 
-def poses_at(source: Source, stamps: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Ground truth of a source at given times, in between interpolated.
-
-    Returns
-    -------
-    ``(N, 4, 4)`` ``T_world_camera``; NaN where unknown.
+def true_poses(source: Source) -> NDArray[np.float64]:
+    """``T_world_camera`` of the frames of a source, ``(N, 4, 4)``, NaN where unknown.
 
     Raises
     ------
     D2RosError
-        If the source has none, or none of its frames has a pose.
+        If it has none, or none of its frames has a pose.
     """
     poses = known_poses(source)
     if poses is None:
         raise D2RosError(
-            f"{source.name} has no ground-truth poses; give a source that has, or a file"
+            f"{source.name} has no ground truth; give a source that has true poses, or a file"
         )
+    return poses
+
+
+def true_trajectory(source: Source) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Stamps of the frames of a source, ``(N,)`` integer nanoseconds, and their poses.
+
+    Raises
+    ------
+    D2RosError
+        As :func:`true_poses` does.
+    """
+    poses = true_poses(source)
     known = source.clocks()[0] if isinstance(source, Timed) else np.empty(0, np.int64)
     if len(known) != len(poses):  # a source without a clock of its own has no unusable frames
         known = np.array([frame.stamp for frame in source], np.int64)
-    return interpolate(known, poses, stamps)
+    return known, poses
+
+
+def is_trajectory(name: str) -> bool:
+    """Whether a name is that of a trajectory in TUM's format, not of a source."""
+    return Path(name).suffix.lower() in (".txt", ".tum")
+
+
+def read_truth(name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Read the true poses that a TUM trajectory or a source holds, by time.
+
+    Returns
+    -------
+    ``(K,)`` integer nanoseconds and ``(K, 4, 4)`` ``T_world_camera``; NaN where unknown.
+
+    Raises
+    ------
+    D2RosError
+        If there are none, or those of a file are no poses.
+    """
+    from d2_ros.sources.opening import open_source  # opens every kind of source
+
+    if not is_trajectory(name):
+        return true_trajectory(open_source(name))
+    stamps, poses = read_trajectory(Path(name))
+    check_rigid(poses, name)
+    order = np.argsort(stamps, kind="stable")
+    return stamps[order], poses[order]
 
 
 def _range(stamps: NDArray[np.int64]) -> str:
