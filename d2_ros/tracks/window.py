@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching.alignment import predicted_sigma
 from d2_ros.tracks.following import Last
-from d2_ros.tracks.graph import Edges
+from d2_ros.tracks.graph import Edges, no_edges
 from d2_ros.tracks.keyframe import Keyframe, cut_patches
 from d2_ros.tracks.observations import Observations
 from d2_ros.tracks.view import View
@@ -49,10 +49,8 @@ class Window:
         newest = [keyframe.obs.tracks for keyframe in self.keyframes[-1:]]
         return np.concatenate([_NONE, *self._observed, *newest])
 
-    def enter(
-        self, view: View, obs: Observations, edges: Edges, settings: AlignmentConfig, size: int
-    ) -> None:
-        """Take a frame in as the newest keyframe, of `size` that stay.
+    def enter(self, view: View, obs: Observations, settings: AlignmentConfig, size: int) -> None:
+        """Take a frame in as the newest keyframe, of `size` that stay, without edges yet.
 
         A track is opened at every keypoint that has none and can be aligned at all.
         """
@@ -64,8 +62,15 @@ class Window:
         affine[fresh], drift[fresh] = np.eye(2), 0.0
         self._next_track += len(fresh)
         obs = replace(obs, tracks=tracks, affine=affine, drift=drift)
-        keyframe = Keyframe(view, obs, patches, edges)
+        keyframe = Keyframe(view, obs, patches, no_edges())
         self.keyframes = (*self.keyframes, keyframe)[-size:]
+
+    def connect(self, stamp: int, edges: Edges) -> None:
+        """Give a keyframe all its edges, if it is still there."""
+        self.keyframes = tuple(
+            replace(keyframe, edges=edges) if keyframe.stamp == stamp else keyframe
+            for keyframe in self.keyframes
+        )
 
     def move(self, keyframes: Sequence[Keyframe]) -> None:
         """Put the keyframes' observations where a solution has moved them."""
