@@ -241,9 +241,10 @@ class FrontEnd:
     ) -> Placed | None:
         """Have the network see a view, and what it sees placed; None where that takes a while.
 
-        A frame waits for it where every frame is for the network to see, and where nothing could be
-        followed since an answer came too late to be of use. No keyframe enters the window until the
-        answer is there.
+        A frame waits for it where every frame is for the network to see, and where nothing is
+        followed and the last answer came too late to be of use: every second one is of use then, and
+        the one after it may be in time, for the camera may have slowed down. No keyframe enters the
+        window until the answer is there.
         """
         extractor, config = self.extractor, self._in_time(self.config)
         window, recent, trail = self.window, self._window.recent, Trail()
@@ -259,7 +260,7 @@ class FrontEnd:
 
         looking = Looking(view, self._frame, self._workers.network.submit(answer), trail)
         if self._is_due(looking) or self._too_late:
-            self._extracted = view.stamp
+            self._extracted, self._too_late = view.stamp, False
             return looking.answer.result().placed
         self._looking = looking
         return None

@@ -1,7 +1,8 @@
 """Carrying what the network has seen in an earlier view to the present one.
 
 Cameras move on while the network looks. Lucas-Kanade takes its keypoints along through the views
-that have gone by meanwhile, a few at a time, with the tracks that were followed there as guides.
+that have gone by meanwhile, a few views at a time. Some of them go through every view, and these
+and the tracks that were followed there say where to look for the others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from d2_ros.tracks.observations import Observations, no_observations
 from d2_ros.tracks.seen import Seen
 from d2_ros.tracks.view import View
 
-_HOP = 4  # views passed at once, at most
+_HOP = 4  # views that most keypoints pass at once
+_GUIDES = 200  # keypoints that pass view by view, and tell the motion of the others
 _FEWEST_CARRIED = 0.2  # share of what the network has seen, to be worth carrying over
 _LONGEST = 32  # views of a trail
 
@@ -98,7 +100,7 @@ def not_yet_carried(seen: Seen) -> Carried:
 def carry_along(seen: Seen, carried: Carried, trail: Trail) -> Carried:
     """Carry keypoints to the last view of a trail, however long that has become meanwhile."""
     while ahead := trail.after(carried.stamp):
-        carried = _carry(seen.obs, carried, ahead[: _HOP + 1][-1])
+        carried = _carry(seen.obs, carried, ahead[:_HOP])
     return carried
 
 
@@ -121,7 +123,7 @@ def arrive(seen: Seen, carried: Carried, view: View, followed: Observations | No
     None where too few keypoints are left.
     """
     here = passed_by(view, followed)
-    carried, now = _carry(seen.obs, carried, here), here.obs
+    carried, now = _carry(seen.obs, carried, [here]), here.obs
     inside = within(carried.places, view)
     kept = carried.rows[inside]
     if len(kept) < max(FEWEST, _FEWEST_CARRIED * len(seen.obs)):
@@ -143,17 +145,35 @@ def arrive(seen: Seen, carried: Carried, view: View, followed: Observations | No
     )
 
 
-def _carry(obs: Observations, carried: Carried, passed: Passed) -> Carried:
-    """Carry keypoints, rows of `obs`, into the next view, or past several."""
-    tracks = obs.tracks[carried.rows]
-    rows = passed.obs.rows_of(tracks)
+def _carry(obs: Observations, carried: Carried, ahead: Sequence[Passed]) -> Carried:
+    """Carry keypoints, rows of `obs`, past one or a few views."""
+    last = ahead[-1]
+    rows = last.obs.rows_of(obs.tracks[carried.rows])
     known = np.flatnonzero(rows >= 0)
-    there = passed.obs.pixels[rows[known]]
-    warps = predict(carried.places, carried.places[known], there)
+    there = last.obs.pixels[rows[known]]
+    guides, led = _lead(carried, ahead)
+    warps = predict(
+        carried.places,
+        np.concatenate([carried.places[known], carried.places[guides]]),
+        np.concatenate([there, led]),
+    )
     expected, affine = None, carried.affine.copy()
     if warps is not None:
         expected, affine = warps.pixels, warps.affine @ affine
-    places, found = flow(carried.image, passed.image, carried.places, expected)
-    places[known], affine[known], found[known] = there, passed.obs.affine[rows[known]], True
+    places, found = flow(carried.image, last.image, carried.places, expected)
+    places[known], affine[known], found[known] = there, last.obs.affine[rows[known]], True
     kept, places, affine = carried.rows[found], places[found], affine[found]
-    return Carried(kept, places, affine, passed.stamp, passed.image)
+    return Carried(kept, places, affine, last.stamp, last.image)
+
+
+def _lead(
+    carried: Carried, ahead: Sequence[Passed]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Take some keypoints through every view: which are left, and where they are in the last."""
+    step = max(1, len(carried.rows) // _GUIDES)
+    guides = np.arange(0, len(carried.rows), step) if len(ahead) > 1 else np.empty(0, np.int64)
+    image, places = carried.image, carried.places[guides]
+    for passed in ahead if len(guides) else ():
+        places, found = flow(image, passed.image, places)
+        image, places, guides = passed.image, places[found], guides[found]
+    return guides, places

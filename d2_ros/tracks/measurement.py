@@ -68,7 +68,7 @@ def measure_links(
 
     Where keypoints were followed to the view, they lie within a pixel or two of their places, and
     their affine parts are those of a view shortly before: one start, full resolution and the newest
-    keyframe will do, and gray values agree or the network has to look.
+    keyframe will do, there but not back, and gray values agree or the network has to look.
 
     Parameters
     ----------
@@ -110,7 +110,9 @@ def measure_links(
     # The newest link places a keypoint nearly as well as both: the oldest ones matter to the
     # window's solution, and cost as much again.
     rows = newest if seen.located else np.concatenate([newest, oldest])
-    return _measure(seen, links, window, known, templates, rows, results, config)
+    return _measure(
+        seen, links, window, known, templates, rows, results, config, there_and_back=not seen.located
+    )
 
 
 def measure_remaining(
@@ -128,7 +130,9 @@ def measure_remaining(
     if len(rows) == 0:
         return measured
     templates = LinkTemplates.of(links, window)
-    rest = _measure(seen, links, window, measured, templates, rows, [], config)
+    rest = _measure(
+        seen, links, window, measured, templates, rows, [], config, there_and_back=True
+    )
     return Measured(
         measured.place,
         measured.affine,
@@ -147,8 +151,15 @@ def _measure(
     rows: Rows,
     results: list[tuple[Rows, Alignment, NDArray[np.bool_]]],
     config: AlignmentConfig,
+    *,
+    there_and_back: bool,
 ) -> Measured:
-    """Measure the links among `rows` that have not been tried, from where they must lie."""
+    """Measure the links among `rows` that have not been tried, from where they must lie.
+
+    Of what is found, that is kept which leads back to where it came from, if `there_and_back`. It
+    tells wrong matches; a keypoint that was followed has passed it before, and a quarter of the
+    time of placing it would go to passing it again.
+    """
     rows = np.unique(rows)
     rows = rows[~np.isnan(known.place[links.index[rows], 0]) & ~known.tried[rows]]
     tried = known.tried.copy()
@@ -163,9 +174,9 @@ def _measure(
     found = join_alignments([found for _, found, _ in results])
     rows = np.concatenate([part for part, _, _ in results])
     early = np.concatenate([part for _, _, part in results])
-    error = np.full(len(rows), np.inf)
+    error = np.full(len(rows), np.inf if there_and_back else 0.0)
     for part in (np.flatnonzero(~early), np.flatnonzero(early)):
-        if len(part):
+        if there_and_back and len(part):
             warps, maps = found.warps.select(part), bool(early[part[0]])
             error[part] = _back_errors(
                 seen, links, templates, rows[part], warps, known.place, maps, config

@@ -39,7 +39,8 @@ class Window:
         """Forget everything; track ids go on, for none is ever used twice."""
         self.keyframes: tuple[Keyframe, ...] = ()
         self.last: Last | None = None
-        self._lengths: dict[int, int] = {}  # frames in which each live track was observed
+        # Live tracks, ascending, and in how many frames each was observed.
+        self._live, self._lengths = _NONE, _NONE
         # Tracks of the last two frames: one too uncertain in a frame may be sure in the next.
         self._observed: deque[NDArray[np.int64]] = deque(maxlen=2)
 
@@ -80,9 +81,18 @@ class Window:
         """Remember a frame; the frames in which the track of each row was observed, ``(N,)``."""
         self.last = Last(view, obs.select(np.flatnonzero(obs.tracks > 0)))
         self._observed.append(self.last.obs.tracks)
-        for track in self.last.obs.tracks.tolist():
-            self._lengths[track] = self._lengths.get(track, 0) + 1
         tracks = (keyframe.obs.tracks for keyframe in self.keyframes)
-        live = set(np.concatenate([_NONE, *tracks]).tolist())
-        self._lengths = {t: length for t, length in self._lengths.items() if t in live}
-        return np.array([self._lengths.get(track, 0) for track in obs.tracks.tolist()])
+        live = np.unique(np.concatenate([_NONE, *tracks]))
+        lengths = _at(live, self._live, self._lengths) + np.isin(live, self.last.obs.tracks)
+        self._live, self._lengths = live[live > 0], lengths[live > 0]
+        return _at(obs.tracks, self._live, self._lengths)
+
+
+def _at(
+    tracks: NDArray[np.int64], known: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The lengths of tracks, 0 of those that are not `known` (ascending)."""
+    if len(known) == 0:
+        return np.zeros(len(tracks), np.int64)
+    place = np.searchsorted(known, tracks).clip(max=len(known) - 1)
+    return np.where(known[place] == tracks, lengths[place], 0)
