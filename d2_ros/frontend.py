@@ -242,9 +242,9 @@ class FrontEnd:
         """Have the network see a view, and what it sees placed; None where that takes a while.
 
         A frame waits for it where every frame is for the network to see, and where nothing is
-        followed and the last answer came too late to be of use: every second one is of use then, and
-        the one after it may be in time, for the camera may have slowed down. No keyframe enters the
-        window until the answer is there.
+        followed and the last answer came too late to be of use: every second one is of use then,
+        and the one after it may be in time, for the camera may have slowed down. No keyframe enters
+        the window until the answer is there.
         """
         extractor, config = self.extractor, self._in_time(self.config)
         window, recent, trail = self.window, self._window.recent, Trail()

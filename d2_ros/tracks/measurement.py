@@ -110,9 +110,8 @@ def measure_links(
     # The newest link places a keypoint nearly as well as both: the oldest ones matter to the
     # window's solution, and cost as much again.
     rows = newest if seen.located else np.concatenate([newest, oldest])
-    return _measure(
-        seen, links, window, known, templates, rows, results, config, there_and_back=not seen.located
-    )
+    back = not seen.located
+    return _measure(seen, links, window, known, templates, rows, results, config, back=back)
 
 
 def measure_remaining(
@@ -130,9 +129,7 @@ def measure_remaining(
     if len(rows) == 0:
         return measured
     templates = LinkTemplates.of(links, window)
-    rest = _measure(
-        seen, links, window, measured, templates, rows, [], config, there_and_back=True
-    )
+    rest = _measure(seen, links, window, measured, templates, rows, [], config, back=True)
     return Measured(
         measured.place,
         measured.affine,
@@ -152,11 +149,11 @@ def _measure(
     results: list[tuple[Rows, Alignment, NDArray[np.bool_]]],
     config: AlignmentConfig,
     *,
-    there_and_back: bool,
+    back: bool,
 ) -> Measured:
     """Measure the links among `rows` that have not been tried, from where they must lie.
 
-    Of what is found, that is kept which leads back to where it came from, if `there_and_back`. It
+    Of what is found, that is kept which leads `back` to where it came from, if that is asked. It
     tells wrong matches; a keypoint that was followed has passed it before, and a quarter of the
     time of placing it would go to passing it again.
     """
@@ -174,9 +171,9 @@ def _measure(
     found = join_alignments([found for _, found, _ in results])
     rows = np.concatenate([part for part, _, _ in results])
     early = np.concatenate([part for _, _, part in results])
-    error = np.full(len(rows), np.inf if there_and_back else 0.0)
+    error = np.full(len(rows), np.inf if back else 0.0)
     for part in (np.flatnonzero(~early), np.flatnonzero(early)):
-        if there_and_back and len(part):
+        if back and len(part):
             warps, maps = found.warps.select(part), bool(early[part[0]])
             error[part] = _back_errors(
                 seen, links, templates, rows[part], warps, known.place, maps, config
