@@ -171,7 +171,7 @@ def _lead(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Take some keypoints through every view: which are left, and where they are in the last."""
     step = max(1, len(carried.rows) // _GUIDES)
-    guides = np.arange(0, len(carried.rows), step) if len(ahead) > 1 else np.empty(0, np.int64)
+    guides: NDArray[np.int64] = np.arange(0, len(carried.rows) if len(ahead) > 1 else 0, step)
     image, places = carried.image, carried.places[guides]
     for passed in ahead if len(guides) else ():
         places, found = flow(image, passed.image, places)
