@@ -23,7 +23,16 @@ from d2_ros.refinement.placement import Placed, edges_of, nothing_placed, place
 from d2_ros.refinement.window import moved, window_problem
 from d2_ros.timing import Stopwatch
 from d2_ros.tracks.association import associate
-from d2_ros.tracks.following import FEWEST, Bridge, bridge_from, carry, follow
+from d2_ros.tracks.carrying import (
+    Carried,
+    Trail,
+    arrive,
+    carry_along,
+    not_yet_carried,
+    passed_by,
+)
+from d2_ros.tracks.following import FEWEST, follow
+from d2_ros.tracks.graph import Edges
 from d2_ros.tracks.keyframe import Keyframe
 from d2_ros.tracks.policy import is_keyframe, is_lost, may_follow
 from d2_ros.tracks.seen import Seen
@@ -36,16 +45,29 @@ TrackRows = tuple[int, NDArray[np.void]]
 
 
 @dataclass(frozen=True)
-class Looking:
-    """What the network has been asked to look at: a view, when, and what will be seen in it.
+class Answer:
+    """What the network's thread says of a view: what it saw, and where that has gone since."""
 
-    `bridge` leads from there to the present where no tracks do.
-    """
+    placed: Placed
+    carried: Carried
+
+
+@dataclass(frozen=True)
+class Looking:
+    """A view that the network has been asked to look at, when, and what has gone by since."""
 
     view: View
     frame: int
-    seen: Future[Seen]
-    bridge: Bridge | None
+    answer: Future[Answer]
+    trail: Trail
+
+
+@dataclass(frozen=True)
+class Connecting:
+    """A keyframe whose edges are being measured."""
+
+    stamp: int
+    edges: Future[Edges]
 
 
 @dataclass(frozen=True)
@@ -87,6 +109,7 @@ class FrontEnd:
         self._extracted = 0  # stamp of the last view that the network has seen, ns
         self._looking: Looking | None = None
         self._too_late = False  # what the network said last was of no use any more
+        self._connecting: Connecting | None = None
         self._solving: Solving | None = None
         self._untold: int | None = None  # keyframe whose tracks have not been published
 
@@ -103,7 +126,7 @@ class FrontEnd:
     def reset(self) -> None:
         """Forget the window; track ids go on, for none is ever used twice."""
         self._window.reset()
-        self._looking = self._solving = self._untold = None
+        self._looking = self._connecting = self._solving = self._untold = None
 
     @torch.inference_mode()
     def process(
@@ -139,11 +162,54 @@ class FrontEnd:
         watch.end_section("pyramid")
         solved = self._solution()
         followed = self._follow(view, watch)
-        seen = self._see(image, view, followed, batched, watch)
-        placed = nothing_placed(view) if followed is None else followed
-        if seen is not None:
-            placed = place(seen, self.window, self._in_time(self.config), watch)
-        return self._commit(placed, solved, watch)
+        answer = self._answer(view, followed, watch)
+        placed = self._place(answer or followed, watch)
+        self._too_late &= placed is None
+        if answer is None and self._is_free(view, placed):
+            placed = self._look(image, view, placed, batched, watch) or placed
+        elif self._looking is not None:
+            self._looking.trail.add(passed_by(view, placed.obs if placed else None))
+        return self._commit(placed or nothing_placed(view), solved, watch)
+
+    def _follow(self, view: View, watch: Stopwatch) -> Seen | None:
+        """The last frame's tracks in this one, without the network; None where that cannot be."""
+        last = self._window.last
+        if last is None or not may_follow(self.config):
+            return None
+        seen = follow(last, view, self.window)
+        watch.end_section("following")
+        return seen
+
+    def _answer(self, view: View, followed: Seen | None, watch: Stopwatch) -> Seen | None:
+        """What the network has said of an earlier view, in this one; None if that is nothing."""
+        looking = self._looking
+        if looking is None:
+            return None
+        if looking.view.size != view.size:
+            looking.answer.cancel()
+            self._looking = None
+            return None
+        if not self._is_due(looking):
+            return None
+        self._looking, self._extracted = None, looking.view.stamp
+        answer = looking.answer.result()
+        seen = answer.placed.seen
+        carried = carry_along(seen, answer.carried, looking.trail)
+        seen_here = arrive(seen, carried, view, None if followed is None else followed.obs)
+        self._too_late = seen_here is None
+        watch.end_section("following")
+        return seen_here
+
+    def _place(self, seen: Seen | None, watch: Stopwatch) -> Placed | None:
+        """Place what was followed or carried to a view; None where too little of it is there."""
+        if seen is None:
+            return None
+        placed = place(seen, self.window, self.config, watch)
+        return None if len(placed.obs) < FEWEST else placed
+
+    def _is_free(self, view: View, placed: Placed | None) -> bool:
+        """Whether the network has nothing to do and should see this view."""
+        return self._looking is None and (placed is None or self._should_look(view, placed))
 
     def _in_time(self, config: Config) -> Config:
         """How to place what was seen, where frames go on beside the network.
@@ -154,58 +220,6 @@ class FrontEnd:
         if self._workers.beside and may_follow(config) and alignment.mode == "auto":
             return replace(config, alignment=replace(alignment, mode="gray"))
         return config
-
-    def _follow(self, view: View, watch: Stopwatch) -> Placed | None:
-        """The last frame's tracks in this one, without the network; None where that cannot be."""
-        last = self._window.last
-        if last is None or not may_follow(self.config):
-            return None
-        seen = follow(last, view, self.window)
-        watch.end_section("following")
-        placed = None if seen is None else place(seen, self.window, self.config, watch)
-        return None if placed is None or len(placed.obs) < FEWEST else placed
-
-    def _see(
-        self,
-        image: NDArray[Any],
-        view: View,
-        followed: Placed | None,
-        batched: BatchResult | None,
-        watch: Stopwatch,
-    ) -> Seen | None:
-        """What the network has to say, now or of an earlier view; None where it says nothing yet.
-
-        A frame waits for it where every frame is for the network to see, and where nothing could be
-        followed since an answer came too late to be of use.
-        """
-        looking = self._looking
-        if followed is not None:
-            self._too_late = False
-        elif looking is not None:
-            looking = self._bridged(looking, view)
-        if looking is None and (followed is None or self._should_look(view, followed)):
-            bridge = bridge_from(view) if followed is None and may_follow(self.config) else None
-            looking = Looking(view, self._frame, self._look(image, view, batched, watch), bridge)
-        self._looking = looking
-        if looking is None or not (self._ready(looking) or (followed is None and self._too_late)):
-            return None
-        self._looking, self._extracted = None, looking.view.stamp
-        seen = looking.seen.result()
-        if looking.view is view:
-            return seen
-        carried = carry(seen, view, None if followed is None else followed.obs, looking.bridge)
-        self._too_late = carried is None
-        return carried
-
-    def _bridged(self, looking: Looking, view: View) -> Looking | None:
-        """What the network looks at, as long as something leads from there to this view."""
-        if looking.bridge is not None and looking.view.size == view.size:
-            bridge = looking.bridge.onto(view)
-            if len(bridge.now) >= FEWEST:
-                return replace(looking, bridge=bridge)
-            self._too_late = True
-        looking.seen.cancel()
-        return None
 
     def _should_look(self, view: View, followed: Placed) -> bool:
         """Whether a frame that was followed is to be seen by the network as well."""
@@ -218,30 +232,45 @@ class FrontEnd:
         )
 
     def _look(
-        self, image: NDArray[Any], view: View, batched: BatchResult | None, watch: Stopwatch
-    ) -> Future[Seen]:
-        """Have the network look at a view, and what it finds matched with the window as it is.
+        self,
+        image: NDArray[Any],
+        view: View,
+        followed: Placed | None,
+        batched: BatchResult | None,
+        watch: Stopwatch,
+    ) -> Placed | None:
+        """Have the network see a view, and what it sees placed; None where that takes a while.
 
-        No keyframe enters the window until the answer is there.
+        A frame waits for it where every frame is for the network to see, and where nothing is
+        followed and the last answer came too late to be of use: every second one is of use then,
+        and the one after it may be in time, for the camera may have slowed down. No keyframe enters
+        the window until the answer is there.
         """
-        extractor, config = self.extractor, self.config
-        window, recent = self.window, self._window.recent
+        extractor, config = self.extractor, self._in_time(self.config)
+        window, recent, trail = self.window, self._window.recent, Trail()
         if self._workers.beside:  # the caller may write the next frame into its array
             image, watch = image.copy(), Stopwatch()
 
         @torch.inference_mode()
-        def seen() -> Seen:
+        def answer() -> Answer:
             features = features_of(extractor, image, batched, watch)
-            return associate(features, view, window, recent, config, watch)
+            seen = associate(features, view, window, recent, config, watch)
+            placed = place(seen, window, config, watch)
+            return Answer(placed, carry_along(placed.seen, not_yet_carried(placed.seen), trail))
 
-        return self._workers.network.submit(seen)
+        looking = Looking(view, self._frame, self._workers.network.submit(answer), trail)
+        if self._is_due(looking) or self._too_late:
+            self._extracted, self._too_late = view.stamp, False
+            return looking.answer.result().placed
+        self._looking = looking
+        return None
 
-    def _ready(self, looking: Looking) -> bool:
+    def _is_due(self, looking: Looking) -> bool:
         """Whether the network's answer is there, and due; or to be waited for in any case."""
         if not may_follow(self.config):
             return True
         due = self._frame - looking.frame >= self.config.features.delay
-        return due and looking.seen.done()
+        return due and looking.answer.done()
 
     def _commit(self, placed: Placed, solved: TrackRows | None, watch: Stopwatch) -> FrameResult:
         """Remember a frame, as a keyframe if it is to be one, and say what it shows."""
@@ -251,10 +280,10 @@ class FrontEnd:
         entered = not followed and is_keyframe(self.window, view, obs, config.window)
         if entered:
             solved = solved or self._standing()
-            edges = edges_of(placed, self.window, config)
-            self._window.enter(view, obs, edges, config.alignment, config.window.size)
+            self._connect(placed)
+            self._window.enter(view, obs, config.alignment, config.window.size)
             self._untold = view.stamp
-            self._solve()
+            self._connected()
             solved = solved or self._solution()
             obs = self.window[-1].obs
             now = {keyframe.stamp: keyframe for keyframe in self.window}
@@ -275,15 +304,34 @@ class FrontEnd:
             tracks_stamp=stamp,
         )
 
+    def _connect(self, placed: Placed) -> None:
+        """Have the edges of a frame measured that is to be a keyframe."""
+        window, config = self.window, self.config
+
+        @torch.inference_mode()
+        def edges() -> Edges:
+            return edges_of(placed, window, config)
+
+        self._connecting = Connecting(placed.seen.view.stamp, self._workers.network.submit(edges))
+
+    def _connected(self) -> None:
+        """Give the newest keyframe its edges, if they have been measured, and solve the window."""
+        connecting = self._connecting
+        if connecting is not None and connecting.edges.done():
+            self._connecting = None
+            self._window.connect(connecting.stamp, connecting.edges.result())
+            self._solve()
+
     def _solve(self) -> None:
         """Give the window to the solver, unless that is still at an earlier one."""
         config = self.config.refinement
-        if self._solving is None and config.enabled:
+        if self._solving is None and self._connecting is None and config.enabled:
             pixels = self._workers.solver.submit(window_problem(self.window), config)
             self._solving = Solving(self.window, pixels)
 
     def _solution(self) -> TrackRows | None:
         """Put the window where a solution has moved it; what is to be told of the last keyframe."""
+        self._connected()
         solving = self._solving
         if solving is not None:
             if not solving.pixels.done():

@@ -51,7 +51,7 @@ IN_TURN = Workers(InlineExecutor(), InlineSolver(), beside=False)
 """Every frame waits for the network and the solver: the same frames give the same bytes."""
 
 
-NICENESS = 10
+NICENESS = 3
 """Of the network's thread and the solver's process: frames come first where cores are few."""
 
 

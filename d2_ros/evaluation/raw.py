@@ -84,7 +84,8 @@ def raw_matches(
         limit, seed = config.matching.max_detected_error, config.matching.seed
         inlier = verify(second, first, cameras[1], cameras[0], limit, seed).inlier
         pairs = inlier_pairs(matches, inlier, 1)
-        seen = Seen(frame.view, frame.obs, matches, pairs, len(frame.obs), followed=False)
+        obs = frame.obs
+        seen = Seen(frame.view, obs, matches, pairs, len(obs), followed=False, located=False)
         measured = measure_links(seen, matches, [keyframe], config.alignment)
         aligned[measured.link] = measured.edges.pixels
     return RawMatches(first, second, aligned)

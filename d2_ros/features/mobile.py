@@ -35,8 +35,10 @@ class Separable(nn.Module):
         )  # fmt: skip
         self.pointwise = nn.Conv2d(inputs, outputs, 1)
         self.residual = inputs == outputs
-        nn.init.kaiming_normal_(self.depthwise.weight, nonlinearity="relu")
-        nn.init.kaiming_normal_(self.pointwise.weight, nonlinearity="relu")
+        # Not the normal one: on the meta device, where shapes are looked up at every start, that
+        # imports torch's compiler, which takes two seconds.
+        nn.init.kaiming_uniform_(self.depthwise.weight, nonlinearity="relu")
+        nn.init.kaiming_uniform_(self.pointwise.weight, nonlinearity="relu")
         if self.residual:
             nn.init.zeros_(self.pointwise.weight)  # starts as the identity
 

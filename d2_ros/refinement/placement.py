@@ -86,7 +86,7 @@ def place(seen: Seen, window: Sequence[Keyframe], config: Config, watch: Stopwat
 def nothing_placed(view: View) -> Placed:
     """What is to be said of a view in which nothing could be followed, before the network has."""
     obs, none = no_observations(view.pyramid[0].device), no_matches()
-    seen = Seen(view, obs, none, [], 0, followed=True)
+    seen = Seen(view, obs, none, [], 0, followed=True, located=True)
     return Placed(obs, none, np.zeros(0, bool), seen, none, None)
 
 

@@ -54,4 +54,5 @@ def associate(
     if config.refinement.enabled:  # without it nothing would measure the predicted places
         features, tracks = find_lost(features, tracks, window, pairs, recent, view.size)
     watch.end_section("graph")
-    return Seen(view, detected(features, tracks), matches, pairs, detections, followed=False)
+    obs = detected(features, tracks)
+    return Seen(view, obs, matches, pairs, detections, followed=False, located=False)

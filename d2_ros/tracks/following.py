@@ -25,10 +25,8 @@ _LEVELS = 3  # above the image
 _SIDE = 15  # px of Lucas-Kanade's windows
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # steps, px: only a start
 _MAX_FORWARD_BACKWARD = 1.5  # px
-_CORNERS = 300  # of a bridge
 _MARGIN = 4.0  # px from the image border
 FEWEST = 30  # tracks, to be worth following
-_FEWEST_CARRIED = 0.4  # share of what the network has seen, to be worth carrying over
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def follow(last: Last, view: View, window: Sequence[Keyframe]) -> Seen | None:
     start = np.ascontiguousarray(last.obs.pixels, np.float32)
     places, found = _lucas_kanade(last.view.rounded, view.rounded, start, start)
     places = places.astype(np.float64)
-    found &= _within(places, view)
+    found &= within(places, view)
     if found.sum() < FEWEST:
         return None
     rows = np.flatnonzero(found)
@@ -113,10 +111,11 @@ def follow(last: Last, view: View, window: Sequence[Keyframe]) -> Seen | None:
     obs = replace(obs, scores=np.zeros_like(obs.scores))
     count = len(rows)  # only those tell the motion: the others are predicted from it
     pairs = [_common(obs.tracks[:count], keyframe.obs) for keyframe in window]
-    return Seen(view, obs, no_matches(), pairs, 0, followed=True)
+    return Seen(view, obs, no_matches(), pairs, 0, followed=True, located=True)
 
 
-def _within(places: NDArray[np.float64], view: View) -> NDArray[np.bool_]:
+def within(places: NDArray[np.float64], view: View) -> NDArray[np.bool_]:
+    """Whether ``(N, 2)`` places, px, are far enough from the image border to be aligned."""
     limit = np.array(view.size) - 1 - _MARGIN
     return np.all((places > _MARGIN) & (places < limit), axis=1)
 
@@ -135,82 +134,7 @@ def _with_lost(obs: Observations, keyframe: Keyframe, view: View) -> Observation
     warps = predict(known.pixels[missing], known.pixels[theirs], obs.pixels[ours])
     if warps is None or not len(missing):
         return obs
-    within = _within(warps.pixels, view)
-    missing, warps = missing[within], warps.select(within)
+    inside = within(warps.pixels, view)
+    missing, warps = missing[inside], warps.select(inside)
     lost = known.select(missing).at(warps.pixels, warps.affine @ known.affine[missing])
     return obs.join(lost)
-
-
-@dataclass(frozen=True)
-class Bridge:
-    """Corners of a view that the network is looking at, followed where no track can be.
-
-    Attributes
-    ----------
-    start, now
-        ``(M, 2)`` px, in that view and in the latest one.
-    view
-        The latest one.
-    """
-
-    start: NDArray[np.float64]
-    now: NDArray[np.float64]
-    view: View
-
-    def onto(self, view: View) -> Bridge:
-        """The corners that can be followed into the next view."""
-        places, found = flow(self.view.rounded, view.rounded, self.now)
-        return Bridge(self.start[found], places[found], view)
-
-
-def bridge_from(view: View) -> Bridge:
-    """Corners of a view (Shi and Tomasi, 1994), to begin with."""
-    found: Any = cv2.goodFeaturesToTrack(view.rounded, _CORNERS, 0.01, 10)
-    corners = np.empty((0, 2)) if found is None else found[:, 0].astype(np.float64)
-    return Bridge(corners, corners, view)
-
-
-def carry(
-    seen: Seen, view: View, now: Observations | None, bridge: Bridge | None = None
-) -> Seen | None:
-    """What the network has seen in an earlier view, at its places in a later one.
-
-    Parameters
-    ----------
-    seen
-        Keypoints of the earlier view, with their tracks.
-    view
-        The later one.
-    now
-        Tracks that were followed there meanwhile: those stay where they have been found.
-    bridge
-        What tells the motion where no tracks were followed.
-
-    Returns
-    -------
-    None where too few can be carried over.
-    """
-    before = seen.obs
-    now = before.select(np.empty(0, np.int64)) if now is None else now
-    known, rows = _common(before.tracks, now)
-    pairs = (before.pixels[known], now.pixels[rows])
-    warps = predict(before.pixels, *(pairs if bridge is None else (bridge.start, bridge.now)))
-    expected = None if warps is None else warps.pixels
-    places, found = flow(seen.view.rounded, view.rounded, before.pixels, expected)
-    places[known], found[known] = now.pixels[rows], True
-    found &= _within(places, view)
-    kept = np.flatnonzero(found)
-    if len(kept) < max(FEWEST, _FEWEST_CARRIED * len(found)):
-        return None
-    others = now.select(np.flatnonzero(~np.isin(now.tracks, before.tracks[kept])))
-    obs = before.select(kept).at(places[kept], before.affine[kept])
-    renumbered = np.cumsum(found) - 1
-    matches = seen.matches.select(found[seen.matches.index])
-    return Seen(
-        view,
-        obs.join(others.at(others.pixels, others.affine)),
-        replace(matches, index=renumbered[matches.index]),
-        [(renumbered[ours[found[ours]]], theirs[found[ours]]) for ours, theirs in seen.pairs],
-        int(found[: seen.detections].sum()),
-        followed=False,
-    )

@@ -62,7 +62,7 @@ class Keyframe:
     patches
         A row per row of `obs`.
     edges
-        Its aligned matches with earlier keyframes.
+        Its aligned matches with earlier keyframes; none until they are measured.
     """
 
     view: View

@@ -66,9 +66,9 @@ def measure_links(
     with the oldest. That tells where its other keyframes' patches lie, to within a fraction of
     a pixel, and a few iterations at full resolution measure them.
 
-    Of a view that was followed, keypoints lie within a pixel or two of their places, and their
-    affine parts are those of the view before: one start, full resolution and the newest keyframe
-    will do, and gray values agree or the network has to look.
+    Where keypoints were followed to the view, they lie within a pixel or two of their places, and
+    their affine parts are those of a view shortly before: one start, full resolution and the newest
+    keyframe will do, there but not back, and gray values agree or the network has to look.
 
     Parameters
     ----------
@@ -89,12 +89,12 @@ def measure_links(
     newest, oldest = _newest_and_oldest(links.index)
     # That links which have failed once fail again says nothing of the pair's gray values.
     retry = replace(config, mode="gray") if config.mode == "auto" else config
-    for first, settings in ((newest, retry if seen.followed else config), (oldest, retry)):
+    for first, settings in ((newest, retry if seen.located else config), (oldest, retry)):
         rows = first[np.isnan(place[links.index[first], 0]) & ~tried[first]]
         if len(rows) == 0:
             break
         owner = links.index[rows]
-        if seen.followed:
+        if seen.located:
             starts, levels = [_start(obs.detected[owner], obs.affine[owner], templates, rows)], 1
         else:
             guess = _guess(seen, links, templates, rows, window)
@@ -107,10 +107,11 @@ def measure_links(
         place[owner] = _carry(warps, templates.pixels[rows[good]] - templates.anchors[rows[good]])
         affine[owner] = warps.affine @ templates.affine[rows[good]]
     known = Measured(place, affine, tried, np.empty(0, np.int64), no_edges())
-    # A frame that will be no keyframe is placed by its newest link nearly as well: the oldest
-    # ones matter to the window's solution, and cost as much again.
-    rows = newest if seen.followed else np.concatenate([newest, oldest])
-    return _measure(seen, links, window, known, templates, rows, results, config)
+    # The newest link places a keypoint nearly as well as both: the oldest ones matter to the
+    # window's solution, and cost as much again.
+    rows = newest if seen.located else np.concatenate([newest, oldest])
+    back = not seen.located
+    return _measure(seen, links, window, known, templates, rows, results, config, back=back)
 
 
 def measure_remaining(
@@ -128,7 +129,7 @@ def measure_remaining(
     if len(rows) == 0:
         return measured
     templates = LinkTemplates.of(links, window)
-    rest = _measure(seen, links, window, measured, templates, rows, [], config)
+    rest = _measure(seen, links, window, measured, templates, rows, [], config, back=True)
     return Measured(
         measured.place,
         measured.affine,
@@ -147,8 +148,15 @@ def _measure(
     rows: Rows,
     results: list[tuple[Rows, Alignment, NDArray[np.bool_]]],
     config: AlignmentConfig,
+    *,
+    back: bool,
 ) -> Measured:
-    """Measure the links among `rows` that have not been tried, from where they must lie."""
+    """Measure the links among `rows` that have not been tried, from where they must lie.
+
+    Of what is found, that is kept which leads `back` to where it came from, if that is asked. It
+    tells wrong matches; a keypoint that was followed has passed it before, and a quarter of the
+    time of placing it would go to passing it again.
+    """
     rows = np.unique(rows)
     rows = rows[~np.isnan(known.place[links.index[rows], 0]) & ~known.tried[rows]]
     tried = known.tried.copy()
@@ -163,9 +171,9 @@ def _measure(
     found = join_alignments([found for _, found, _ in results])
     rows = np.concatenate([part for part, _, _ in results])
     early = np.concatenate([part for _, _, part in results])
-    error = np.full(len(rows), np.inf)
+    error = np.full(len(rows), np.inf if back else 0.0)
     for part in (np.flatnonzero(~early), np.flatnonzero(early)):
-        if len(part):
+        if back and len(part):
             warps, maps = found.warps.select(part), bool(early[part[0]])
             error[part] = _back_errors(
                 seen, links, templates, rows[part], warps, known.place, maps, config

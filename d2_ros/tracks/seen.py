@@ -32,6 +32,9 @@ class Seen:
         So many of the first rows are the network's own detections.
     followed
         Whether the network has not seen the view.
+    located
+        Whether keypoints lie within a pixel or two of their places, which no detection does: they
+        were followed here.
     """
 
     view: View
@@ -40,3 +43,4 @@ class Seen:
     pairs: Sequence[Pairs]
     detections: int
     followed: bool
+    located: bool

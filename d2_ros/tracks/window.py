@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching.alignment import predicted_sigma
 from d2_ros.tracks.following import Last
-from d2_ros.tracks.graph import Edges
+from d2_ros.tracks.graph import Edges, no_edges
 from d2_ros.tracks.keyframe import Keyframe, cut_patches
 from d2_ros.tracks.observations import Observations
 from d2_ros.tracks.view import View
@@ -39,7 +39,8 @@ class Window:
         """Forget everything; track ids go on, for none is ever used twice."""
         self.keyframes: tuple[Keyframe, ...] = ()
         self.last: Last | None = None
-        self._lengths: dict[int, int] = {}  # frames in which each live track was observed
+        # Live tracks, ascending, and in how many frames each was observed.
+        self._live, self._lengths = _NONE, _NONE
         # Tracks of the last two frames: one too uncertain in a frame may be sure in the next.
         self._observed: deque[NDArray[np.int64]] = deque(maxlen=2)
 
@@ -49,10 +50,8 @@ class Window:
         newest = [keyframe.obs.tracks for keyframe in self.keyframes[-1:]]
         return np.concatenate([_NONE, *self._observed, *newest])
 
-    def enter(
-        self, view: View, obs: Observations, edges: Edges, settings: AlignmentConfig, size: int
-    ) -> None:
-        """Take a frame in as the newest keyframe, of `size` that stay.
+    def enter(self, view: View, obs: Observations, settings: AlignmentConfig, size: int) -> None:
+        """Take a frame in as the newest keyframe, of `size` that stay, without edges yet.
 
         A track is opened at every keypoint that has none and can be aligned at all.
         """
@@ -64,8 +63,15 @@ class Window:
         affine[fresh], drift[fresh] = np.eye(2), 0.0
         self._next_track += len(fresh)
         obs = replace(obs, tracks=tracks, affine=affine, drift=drift)
-        keyframe = Keyframe(view, obs, patches, edges)
+        keyframe = Keyframe(view, obs, patches, no_edges())
         self.keyframes = (*self.keyframes, keyframe)[-size:]
+
+    def connect(self, stamp: int, edges: Edges) -> None:
+        """Give a keyframe all its edges, if it is still there."""
+        self.keyframes = tuple(
+            replace(keyframe, edges=edges) if keyframe.stamp == stamp else keyframe
+            for keyframe in self.keyframes
+        )
 
     def move(self, keyframes: Sequence[Keyframe]) -> None:
         """Put the keyframes' observations where a solution has moved them."""
@@ -75,9 +81,18 @@ class Window:
         """Remember a frame; the frames in which the track of each row was observed, ``(N,)``."""
         self.last = Last(view, obs.select(np.flatnonzero(obs.tracks > 0)))
         self._observed.append(self.last.obs.tracks)
-        for track in self.last.obs.tracks.tolist():
-            self._lengths[track] = self._lengths.get(track, 0) + 1
         tracks = (keyframe.obs.tracks for keyframe in self.keyframes)
-        live = set(np.concatenate([_NONE, *tracks]).tolist())
-        self._lengths = {t: length for t, length in self._lengths.items() if t in live}
-        return np.array([self._lengths.get(track, 0) for track in obs.tracks.tolist()])
+        live = np.unique(np.concatenate([_NONE, *tracks]))
+        lengths = _at(live, self._live, self._lengths) + np.isin(live, self.last.obs.tracks)
+        self._live, self._lengths = live[live > 0], lengths[live > 0]
+        return _at(obs.tracks, self._live, self._lengths)
+
+
+def _at(
+    tracks: NDArray[np.int64], known: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The lengths of tracks, 0 of those that are not `known` (ascending)."""
+    if len(known) == 0:
+        return np.zeros(len(tracks), np.int64)
+    place = np.searchsorted(known, tracks).clip(max=len(known) - 1)
+    return np.where(known[place] == tracks, lengths[place], 0)

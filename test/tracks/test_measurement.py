@@ -51,7 +51,9 @@ def measured(keyframe, extractor):
         rows = np.arange(len(places))
         links = Matches(rows, np.zeros_like(rows), rows, np.ones(len(rows), np.float32))
         made = frame(second, start, 2)
-        seen = Seen(made.view, made.obs, links, [(rows, rows)], len(rows), followed=False)
+        seen = Seen(
+            made.view, made.obs, links, [(rows, rows)], len(rows), followed=False, located=False
+        )
         found = measure_links(seen, links, [first], config)
         error = np.linalg.norm(found.edges.pixels - truth[found.link], axis=1)
         return error, sorted(built)
