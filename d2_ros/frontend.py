@@ -34,7 +34,7 @@ from d2_ros.tracks.carrying import (
 from d2_ros.tracks.following import FEWEST, follow
 from d2_ros.tracks.graph import Edges
 from d2_ros.tracks.keyframe import Keyframe
-from d2_ros.tracks.policy import is_keyframe, is_lost, may_follow
+from d2_ros.tracks.policy import is_keyframe, is_lost, may_follow, will_be_keyframe
 from d2_ros.tracks.seen import Seen
 from d2_ros.tracks.view import View, view_of
 from d2_ros.tracks.window import Window
@@ -107,6 +107,7 @@ class FrontEnd:
         self._window = Window()
         self._frame = 0
         self._extracted = 0  # stamp of the last view that the network has seen, ns
+        self._took = 0  # from there to the view at which its answer arrived, ns
         self._looking: Looking | None = None
         self._too_late = False  # what the network said last was of no use any more
         self._connecting: Connecting | None = None
@@ -192,6 +193,7 @@ class FrontEnd:
         if not self._is_due(looking):
             return None
         self._looking, self._extracted = None, looking.view.stamp
+        self._took = view.stamp - looking.view.stamp
         answer = looking.answer.result()
         seen = answer.placed.seen
         carried = carry_along(seen, answer.carried, looking.trail)
@@ -223,12 +225,12 @@ class FrontEnd:
 
     def _should_look(self, view: View, followed: Placed) -> bool:
         """Whether a frame that was followed is to be seen by the network as well."""
-        last, config = self._window.last, self.config.window
+        last, took = self._window.last, self._took * 1e-9
         waited = (view.stamp - self._extracted) * 1e-9
         return (
-            waited > config.max_interval
+            waited + took > self.config.window.max_interval
             or (last is not None and is_lost(last.obs, followed.obs))
-            or is_keyframe(self.window, view, followed.obs, config)
+            or will_be_keyframe(self.window, view, followed.obs, self.config.window, took)
         )
 
     def _look(
@@ -260,7 +262,7 @@ class FrontEnd:
 
         looking = Looking(view, self._frame, self._workers.network.submit(answer), trail)
         if self._is_due(looking) or self._too_late:
-            self._extracted, self._too_late = view.stamp, False
+            self._extracted, self._took, self._too_late = view.stamp, 0, False
             return looking.answer.result().placed
         self._looking = looking
         return None

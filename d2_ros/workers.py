@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,13 +49,9 @@ IN_TURN = Workers(InlineExecutor(), InlineSolver(), beside=False)
 """Every frame waits for the network and the solver: the same frames give the same bytes."""
 
 
-NICENESS = 3
-"""Of the network's thread and the solver's process: frames come first where cores are few."""
-
-
-def _give_way() -> None:
-    """Lower the priority of this thread, and of those that it will start (Linux)."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+_NICENESS = 10
+"""Of the solver's process: frames come first where cores are few. The network takes its share, for
+frames can only follow what it has seen: given way to, it answered when the camera was elsewhere."""
 
 
 def workers_beside(tell: Callable[[str], object]) -> Workers:
@@ -68,5 +62,5 @@ def workers_beside(tell: Callable[[str], object]) -> Workers:
     tell
         Is told, in a sentence, what goes wrong with the solver.
     """
-    network = ThreadPoolExecutor(1, "d2_network", initializer=_give_way)
-    return Workers(network, SolverProcess(tell, niceness=NICENESS), beside=True)
+    network = ThreadPoolExecutor(1, "d2_network")
+    return Workers(network, SolverProcess(tell, niceness=_NICENESS), beside=True)

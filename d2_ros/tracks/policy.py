@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,30 @@ def is_keyframe(
     return (
         waited > config.max_interval or parallax(before, after, view.camera) > config.min_parallax
     )
+
+
+def will_be_keyframe(
+    window: Sequence[Keyframe],
+    view: View,
+    obs: Observations,
+    config: WindowConfig,
+    ahead: float,
+) -> bool:
+    """Whether a frame so many seconds `ahead` will enter the window, if the motion goes on.
+
+    What has changed since the last keyframe grows with the time since then.
+    """
+    since = (view.stamp - window[-1].stamp) * 1e-9 if window else 0.0
+    if since <= 0:
+        return is_keyframe(window, view, obs, config)
+    growth = 1 + ahead / since
+    sooner = replace(
+        config,
+        min_tracked_share=1 - (1 - config.min_tracked_share) / growth,
+        min_parallax=config.min_parallax / growth,
+        max_interval=config.max_interval - ahead,
+    )
+    return is_keyframe(window, view, obs, sooner)
 
 
 def parallax(
