@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
-from d2_ros.features.batch import BatchResult, features_of
+from d2_ros.extraction import Asked, Extraction
+from d2_ros.features.batch import BatchResult
 from d2_ros.features.extractor import Extractor
 from d2_ros.features.images import network_size
 from d2_ros.output import feature_rows, match_rows, track_rows
@@ -22,19 +23,10 @@ from d2_ros.records import FrameResult
 from d2_ros.refinement.placement import Placed, edges_of, nothing_placed, place
 from d2_ros.refinement.window import moved, window_problem
 from d2_ros.timing import Stopwatch
-from d2_ros.tracks.association import associate
-from d2_ros.tracks.carrying import (
-    Carried,
-    Trail,
-    arrive,
-    carry_along,
-    not_yet_carried,
-    passed_by,
-)
 from d2_ros.tracks.following import FEWEST, follow
 from d2_ros.tracks.graph import Edges
 from d2_ros.tracks.keyframe import Keyframe
-from d2_ros.tracks.policy import is_keyframe, is_lost, may_follow, will_be_keyframe
+from d2_ros.tracks.policy import is_keyframe, may_follow
 from d2_ros.tracks.seen import Seen
 from d2_ros.tracks.view import View, view_of
 from d2_ros.tracks.window import Window
@@ -42,24 +34,6 @@ from d2_ros.workers import IN_TURN, Workers
 
 TrackRows = tuple[int, NDArray[np.void]]
 """A keyframe's stamp and the rows of its ``tracks`` message."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the network's thread says of a view: what it saw, and where that has gone since."""
-
-    placed: Placed
-    carried: Carried
-
-
-@dataclass(frozen=True)
-class Looking:
-    """A view that the network has been asked to look at, when, and what has gone by since."""
-
-    view: View
-    frame: int
-    answer: Future[Answer]
-    trail: Trail
 
 
 @dataclass(frozen=True)
@@ -105,11 +79,7 @@ class FrontEnd:
         self.stopwatch: Callable[[], Stopwatch] = Stopwatch
         self._workers = workers
         self._window = Window()
-        self._frame = 0
-        self._extracted = 0  # stamp of the last view that the network has seen, ns
-        self._took = 0  # from there to the view at which its answer arrived, ns
-        self._looking: Looking | None = None
-        self._too_late = False  # what the network said last was of no use any more
+        self._extraction = Extraction(workers)
         self._connecting: Connecting | None = None
         self._solving: Solving | None = None
         self._untold: int | None = None  # keyframe whose tracks have not been published
@@ -127,7 +97,8 @@ class FrontEnd:
     def reset(self) -> None:
         """Forget the window; track ids go on, for none is ever used twice."""
         self._window.reset()
-        self._looking = self._connecting = self._solving = self._untold = None
+        self._extraction.reset()
+        self._connecting = self._solving = self._untold = None
 
     @torch.inference_mode()
     def process(
@@ -158,18 +129,18 @@ class FrontEnd:
         network_size(image, self.config.features.max_edge)
         _check(image, stamp, camera, self.window)
         self.extractor.config, watch = self.config, self.stopwatch()
-        self._frame += 1
         view = view_of(image, stamp, camera, self.extractor, self.config)
         watch.end_section("pyramid")
         solved = self._solution()
         followed = self._follow(view, watch)
-        answer = self._answer(view, followed, watch)
+        answer = self._extraction.answer(view, followed, self.config, watch)
         placed = self._place(answer or followed, watch)
-        self._too_late &= placed is None
-        if answer is None and self._is_free(view, placed):
-            placed = self._look(image, view, placed, batched, watch) or placed
-        elif self._looking is not None:
-            self._looking.trail.add(passed_by(view, placed.obs if placed else None))
+        if answer is None:
+            asked = Asked(image, view, placed, batched)
+            placed = (
+                self._extraction.look(asked, self._window, self.extractor, self.config, watch)
+                or placed
+            )
         return self._commit(placed or nothing_placed(view), solved, watch)
 
     def _follow(self, view: View, watch: Stopwatch) -> Seen | None:
@@ -181,98 +152,12 @@ class FrontEnd:
         watch.end_section("following")
         return seen
 
-    def _answer(self, view: View, followed: Seen | None, watch: Stopwatch) -> Seen | None:
-        """What the network has said of an earlier view, in this one; None if that is nothing."""
-        looking = self._looking
-        if looking is None:
-            return None
-        if looking.view.size != view.size:
-            looking.answer.cancel()
-            self._looking = None
-            return None
-        if not self._is_due(looking):
-            return None
-        self._looking, self._extracted = None, looking.view.stamp
-        self._took = view.stamp - looking.view.stamp
-        answer = looking.answer.result()
-        seen = answer.placed.seen
-        carried = carry_along(seen, answer.carried, looking.trail)
-        seen_here = arrive(seen, carried, view, None if followed is None else followed.obs)
-        self._too_late = seen_here is None
-        watch.end_section("following")
-        return seen_here
-
     def _place(self, seen: Seen | None, watch: Stopwatch) -> Placed | None:
         """Place what was followed or carried to a view; None where too little of it is there."""
         if seen is None:
             return None
         placed = place(seen, self.window, self.config, watch)
         return None if len(placed.obs) < FEWEST else placed
-
-    def _is_free(self, view: View, placed: Placed | None) -> bool:
-        """Whether the network has nothing to do and should see this view."""
-        return self._looking is None and (placed is None or self._should_look(view, placed))
-
-    def _in_time(self, config: Config) -> Config:
-        """How to place what was seen, where frames go on beside the network.
-
-        Early maps are the network's as well, a second or two for the images of a window.
-        """
-        alignment = config.alignment
-        if self._workers.beside and may_follow(config) and alignment.mode == "auto":
-            return replace(config, alignment=replace(alignment, mode="gray"))
-        return config
-
-    def _should_look(self, view: View, followed: Placed) -> bool:
-        """Whether a frame that was followed is to be seen by the network as well."""
-        last, took = self._window.last, self._took * 1e-9
-        waited = (view.stamp - self._extracted) * 1e-9
-        return (
-            waited + took > self.config.window.max_interval
-            or (last is not None and is_lost(last.obs, followed.obs))
-            or will_be_keyframe(self.window, view, followed.obs, self.config.window, took)
-        )
-
-    def _look(
-        self,
-        image: NDArray[Any],
-        view: View,
-        followed: Placed | None,
-        batched: BatchResult | None,
-        watch: Stopwatch,
-    ) -> Placed | None:
-        """Have the network see a view, and what it sees placed; None where that takes a while.
-
-        A frame waits for it where every frame is for the network to see, and where nothing is
-        followed and the last answer came too late to be of use: every second one is of use then,
-        and the one after it may be in time, for the camera may have slowed down. No keyframe enters
-        the window until the answer is there.
-        """
-        extractor, config = self.extractor, self._in_time(self.config)
-        window, recent, trail = self.window, self._window.recent, Trail()
-        if self._workers.beside:  # the caller may write the next frame into its array
-            image, watch = image.copy(), Stopwatch()
-
-        @torch.inference_mode()
-        def answer() -> Answer:
-            features = features_of(extractor, image, batched, watch)
-            seen = associate(features, view, window, recent, config, watch)
-            placed = place(seen, window, config, watch)
-            return Answer(placed, carry_along(placed.seen, not_yet_carried(placed.seen), trail))
-
-        looking = Looking(view, self._frame, self._workers.network.submit(answer), trail)
-        if self._is_due(looking) or self._too_late:
-            self._extracted, self._took, self._too_late = view.stamp, 0, False
-            return looking.answer.result().placed
-        self._looking = looking
-        return None
-
-    def _is_due(self, looking: Looking) -> bool:
-        """Whether the network's answer is there, and due; or to be waited for in any case."""
-        if not may_follow(self.config):
-            return True
-        due = self._frame - looking.frame >= self.config.features.delay
-        return due and looking.answer.done()
 
     def _commit(self, placed: Placed, solved: TrackRows | None, watch: Stopwatch) -> FrameResult:
         """Remember a frame, as a keyframe if it is to be one, and say what it shows."""

@@ -59,7 +59,7 @@ class OnCall(Executor):
     @property
     def asked(self):
         """What the network has been asked for; edges to be measured are not."""
-        return [fn for _, fn, _ in self.waiting if "_look" in fn.__qualname__]
+        return [fn for _, fn, _ in self.waiting if "Extraction" in fn.__qualname__]
 
     def work(self):
         for future, fn, args in self.waiting:
@@ -108,6 +108,7 @@ def test_frames_go_on_while_the_network_is_at_work(frames, extractor):
     frontend = FrontEnd(CONFIG, extractor, Workers(InlineExecutor(), InlineSolver(), True))
     frontend.process(frames[0].image, frames[0].stamp, frames[0].camera)
     frontend._workers = replace(frontend._workers, network=network)
+    frontend._extraction._workers = frontend._workers
     results = []
     for frame in frames[1:9]:
         results.append(frontend.process(frame.image, frame.stamp, frame.camera))
@@ -161,8 +162,8 @@ def test_where_answers_come_too_late_frames_wait_for_every_second(frames, extrac
         frontend = FrontEnd(CONFIG, extractor, Workers(network, InlineSolver(), True))
         for frame in far:
             results.append(frontend.process(frame.image, frame.stamp))
-            if frontend._looking is not None:
-                frontend._looking.answer.result()
+            if frontend._extraction._looking is not None:
+                frontend._extraction._looking.answer.result()
     for number, result in enumerate(results):
         assert result.followed == (number % 2 == 0)
         assert len(result.features) == 0 if result.followed else len(result.features) > 100
@@ -228,12 +229,13 @@ def test_what_the_network_says_of_before_a_reset_is_forgotten(frames, extractor)
     frontend = FrontEnd(CONFIG, extractor, Workers(InlineExecutor(), InlineSolver(), True))
     frontend.process(frames[0].image, frames[0].stamp, frames[0].camera)
     frontend._workers = replace(frontend._workers, network=network)
+    frontend._extraction._workers = frontend._workers
     for frame in frames[1:10]:
         frontend.process(frame.image, frame.stamp, frame.camera)
     assert network.waiting
     network.work()
     frontend.reset()
-    frontend._workers = IN_TURN
+    frontend._workers = frontend._extraction._workers = IN_TURN
     again = frontend.process(frames[10].image, frames[10].stamp, frames[10].camera)
     assert again.is_keyframe
     assert (again.features["track_length"] <= 1).all()

@@ -14,7 +14,8 @@ ROS = ("rclpy", "cv_bridge", "std_srvs", "rcl_interfaces", "builtin_interfaces",
 ROS += ("launch_ros", "ament_index_python", "rosbag2_py", "rosidl_runtime_py")
 
 # Data flows to the right; each may import what stands left of it, and nothing right of it.
-FLOW = ["features", "matching", "tracks", "refinement", "workers", "output", "frontend", "node"]
+FLOW = ["features", "matching", "tracks", "refinement", "workers", "output"]
+FLOW += ["extraction", "frontend", "node"]
 # Beside the flow: the leaves that everyone may import, and those that only use the flow.
 LEAVES = {"config", "camera", "distortion", "records", "errors", "timing", "machine_code"}
 LEAVES |= {"parameter_files", "user_folders"}
