@@ -39,7 +39,7 @@ BOUNDS = {  # to the device, back, waiting for it in other ways
     "first": (6, 3, 1),
     "extracted keyframe": (31, 15, 1),
     "extracted": (24, 12, 1),
-    "followed": (17, 6, 0),
+    "followed": (10, 3, 0),
 }
 """Of a frame at most, whatever the window; docs/performance.md says what for."""
 
