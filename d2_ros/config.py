@@ -74,17 +74,18 @@ class FeaturesConfig:
         live=True,
     )
     extract: str = _param(
-        "every_frame",
+        "auto",
         "Frames that the network runs on: every_frame, or keyframes, with tracks followed by "
         "Lucas-Kanade in between; it also runs where following loses too many tracks, after "
         "window.max_interval, and in every frame where output.descriptors, input.stereo or "
-        "alignment.mode features need it.",
-        choices=("every_frame", "keyframes"),
+        "alignment.mode features need it. auto: keyframes where frames come live and the network "
+        "runs on a CPU, every_frame in a replay and on a GPU.",
+        choices=("auto", "every_frame", "keyframes"),
         live=True,
     )
     delay: int = _param(
         0,
-        "With extract keyframes: frames after which what the network sees joins the tracks, at "
+        "Where tracks are followed: frames after which what the network sees joins the tracks, at "
         "the places to which it has been followed. Live it joins when it is there, but not "
         "before; in a replay exactly then, as on a computer that takes so long.",
         low=0,

@@ -26,7 +26,7 @@ from d2_ros.timing import Stopwatch
 from d2_ros.tracks.following import FEWEST, follow
 from d2_ros.tracks.graph import Edges
 from d2_ros.tracks.keyframe import Keyframe
-from d2_ros.tracks.policy import is_keyframe, may_follow
+from d2_ros.tracks.policy import is_keyframe, may_follow, settled
 from d2_ros.tracks.seen import Seen
 from d2_ros.tracks.view import View, view_of
 from d2_ros.tracks.window import Window
@@ -89,6 +89,11 @@ class FrontEnd:
         """The keyframes, oldest first, as the last window solution has left them."""
         return self._window.keyframes
 
+    @property
+    def settled(self) -> Config:
+        """The parameters as they are meant here: live or in a replay, on this device."""
+        return settled(self.config, self._workers.beside, self.device.type)
+
     def use(self, extractor: Extractor) -> None:
         """Go on with another network, on another device perhaps, and with an empty window."""
         self.extractor, self.device = extractor, extractor.device
@@ -133,12 +138,12 @@ class FrontEnd:
         watch.end_section("pyramid")
         solved = self._solution()
         followed = self._follow(view, watch)
-        answer = self._extraction.answer(view, followed, self.config, watch)
+        answer = self._extraction.answer(view, followed, self.settled, watch)
         placed = self._place(answer or followed, watch)
         if answer is None:
             asked = Asked(image, view, placed, batched)
             placed = (
-                self._extraction.look(asked, self._window, self.extractor, self.config, watch)
+                self._extraction.look(asked, self._window, self.extractor, self.settled, watch)
                 or placed
             )
         return self._commit(placed or nothing_placed(view), solved, watch)
@@ -146,7 +151,7 @@ class FrontEnd:
     def _follow(self, view: View, watch: Stopwatch) -> Seen | None:
         """The last frame's tracks in this one, without the network; None where that cannot be."""
         last = self._window.last
-        if last is None or not may_follow(self.config):
+        if last is None or not may_follow(self.settled):
             return None
         seen = follow(last, view, self.window)
         watch.end_section("following")
@@ -157,7 +162,7 @@ class FrontEnd:
         if seen is None:
             return None
         placed = place(seen, self.window, self.config, watch)
-        return None if len(placed.obs) < FEWEST else placed
+        return None if seen.followed and len(placed.obs) < FEWEST else placed
 
     def _commit(self, placed: Placed, solved: TrackRows | None, watch: Stopwatch) -> FrameResult:
         """Remember a frame, as a keyframe if it is to be one, and say what it shows."""

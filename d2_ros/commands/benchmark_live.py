@@ -54,6 +54,7 @@ def benchmark_live(
     from d2_ros.benchmark.live import live_figures, of_one_size
     from d2_ros.benchmark.machine import device_name
     from d2_ros.features.extractor import Extractor
+    from d2_ros.tracks.policy import settled
 
     if config.input.qos != "live":
         raise D2RosError(
@@ -69,7 +70,7 @@ def benchmark_live(
         "runtime": extractor.plan.runtime,
         "precision": extractor.plan.precision,
         "size_px": f"{width}x{height}",
-        "extract": config.features.extract,
+        "extract": settled(config, True, extractor.device.type).features.extract,
         "rate_hz": plan.rate,
         "warmup_s": plan.warmup,
     }

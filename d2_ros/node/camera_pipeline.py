@@ -27,6 +27,7 @@ from d2_ros.node.outputs import Outputs
 from d2_ros.node.status import CameraStatus, FrameTimes
 from d2_ros.records import FrameResult
 from d2_ros.timing import CLOCK_JUMP
+from d2_ros.tracks.policy import may_follow
 
 CALIBRATION_PATIENCE = 2.0
 """Seconds the first image waits for a camera_info that comes a little later."""
@@ -95,6 +96,11 @@ class CameraPipeline:
     def config(self) -> Config:
         """The parameters of the last frame."""
         return self._frontend.config
+
+    @property
+    def may_follow(self) -> bool:
+        """Whether the next frame may do without the network."""
+        return may_follow(self._frontend.settled)
 
     def ask_config(self, config: Config) -> None:
         """Use `config` from the next frame on."""

@@ -19,7 +19,6 @@ from d2_ros.node.camera_pipeline import CameraPipeline, DecodedFrame
 from d2_ros.node.device import SharedDevice
 from d2_ros.node.status import LOG_INTERVAL
 from d2_ros.records import FrameResult
-from d2_ros.tracks.policy import may_follow
 
 Entry = tuple[Image | CompressedImage, int]
 """An image, and when it came, ``time.monotonic_ns()``."""
@@ -81,7 +80,7 @@ class MultiCameraPipeline:
             if frame is not None:
                 frames[camera] = frame
         batch_results: list[BatchResult | None] = [None] * len(frames)
-        if not any(may_follow(self._pipelines[camera].config) for camera in frames):
+        if not any(self._pipelines[camera].may_follow for camera in frames):
             batch_results = self._device.respond([frame.image for frame in frames.values()])
         for (camera, frame), batched in zip(frames.items(), batch_results, strict=True):
             result = self._pipelines[camera].process(frame, batched, cancelled)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.matching.motion import predict
-from d2_ros.tracks.following import FEWEST, flow, within
+from d2_ros.tracks.following import flow, within
 from d2_ros.tracks.observations import Observations, no_observations
 from d2_ros.tracks.seen import Seen
 from d2_ros.tracks.view import View
@@ -126,7 +126,7 @@ def arrive(seen: Seen, carried: Carried, view: View, followed: Observations | No
     carried, now = _carry(seen.obs, carried, [here]), here.obs
     inside = within(carried.places, view)
     kept = carried.rows[inside]
-    if len(kept) < max(FEWEST, _FEWEST_CARRIED * len(seen.obs)):
+    if len(kept) < max(1, _FEWEST_CARRIED * len(seen.obs)):
         return None
     before = seen.obs.select(kept)
     others = now.select(np.flatnonzero(~np.isin(now.tracks, before.tracks)))

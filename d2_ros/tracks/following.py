@@ -26,7 +26,7 @@ _SIDE = 15  # px of Lucas-Kanade's windows
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # steps, px: only a start
 _MAX_FORWARD_BACKWARD = 1.5  # px
 _MARGIN = 4.0  # px from the image border
-FEWEST = 30  # tracks, to be worth following
+FEWEST = 10  # tracks, to be worth following: a few more than a geometry needs
 
 
 @dataclass(frozen=True)

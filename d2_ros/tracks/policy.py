@@ -22,8 +22,24 @@ _FEWEST_FOLLOWED = 0.8
 once means blur, a jump or a change of light, which D2-Net survives and Lucas-Kanade does not."""
 
 
+def settled(config: Config, live: bool, device: str) -> Config:
+    """The parameters, with what ``features.extract: auto`` means.
+
+    Parameters
+    ----------
+    live
+        Whether frames come from a camera, and go on beside the network.
+    device
+        Where the network runs, ``cpu`` or ``cuda``.
+    """
+    if config.features.extract != "auto":
+        return config
+    extract = "keyframes" if live and device == "cpu" else "every_frame"
+    return replace(config, features=replace(config.features, extract=extract))
+
+
 def may_follow(config: Config) -> bool:
-    """Whether frames may do without the network.
+    """Whether frames may do without the network, by settled parameters.
 
     Not where something is wanted that only the network gives: descriptors, also those by which
     the two cameras of a stereo pair are matched, or early maps.

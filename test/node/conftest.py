@@ -63,6 +63,10 @@ class FakeFrontEnd:
         self.batched.append(batched)
         return make_result(stamp, image.shape[1] // 8, is_keyframe=len(self.stamps) % 2 == 1)
 
+    @property
+    def settled(self):
+        return self.config
+
     def reset(self) -> None:
         self.resets += 1
 
