@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from d2_ros.features.mobile import MobileNetwork
 from d2_ros.features.network import STRIDE, Network
 
-BACKBONES: dict[str, Callable[[int], nn.Module]] = {"vgg16": Network, "mobile": MobileNetwork}
+Backbone = Network | MobileNetwork
+"""What they are; ``before`` and ``after`` split one in front of any of its layers."""
+
+BACKBONES: dict[str, Callable[[int], Backbone]] = {"vgg16": Network, "mobile": MobileNetwork}
 """Name -> network of a given stride."""
 
 
@@ -33,7 +36,7 @@ def recognise(weights: Mapping[str, object]) -> str:
     return max(BACKBONES, key=lambda name: len(weight_shapes(name).keys() & weights.keys()))
 
 
-def build_network(weights: Mapping[str, Tensor], stride: int = STRIDE) -> nn.Module:
+def build_network(weights: Mapping[str, Tensor], stride: int = STRIDE) -> Backbone:
     """The network that `weights` (of :func:`d2_ros.features.weights.load_weights`) belong to."""
     network = BACKBONES[recognise(weights)](stride)
     network.load_state_dict(dict(weights))
