@@ -100,6 +100,15 @@ class AugmentationConfig:
     shadow: float = param(
         0.5, "Strongest darkening by a shadow with a soft edge.", low=0.0, high=0.95
     )
+    lamps: int = param(2, "Most lamps that light up a round place.", low=0, high=16)
+    lamp: float = param(1.0, "Most light that a lamp adds, relative.", low=0.0, high=16.0)
+    tint: float = param(
+        0.1, "Largest change of one colour against the others, natural logarithm.",
+        low=0.0, high=2.0)  # fmt: skip
+    haze: float = param(0.3, "Largest share of haze.", low=0.0, high=0.95)
+    night: float = param(
+        0.1, "Share of images taken at night: little light, amplified, with its noise.",
+        low=0.0, high=1.0)  # fmt: skip
 
 
 @dataclass(frozen=True)
