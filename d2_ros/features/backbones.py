@@ -15,6 +15,7 @@ from torch import Tensor
 
 from d2_ros.features.mobile import MobileNetwork
 from d2_ros.features.network import STRIDE, Network
+from d2_ros.features.projection import without_projection
 
 Backbone = Network | MobileNetwork
 """What they are; ``before`` and ``after`` split one in front of any of its layers."""
@@ -39,5 +40,5 @@ def recognise(weights: Mapping[str, object]) -> str:
 def build_network(weights: Mapping[str, Tensor], stride: int = STRIDE) -> Backbone:
     """The network that `weights` (of :func:`d2_ros.features.weights.load_weights`) belong to."""
     network = BACKBONES[recognise(weights)](stride)
-    network.load_state_dict(dict(weights))
+    network.load_state_dict(without_projection(weights))
     return network
