@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,8 +11,14 @@ from torch import Tensor
 from d2_ros.features.backbones import Backbone, recognise
 from d2_ros.features.network import normalise
 from d2_ros.training.cache import Cache
+from d2_ros.training.config import TrainingConfig
 
 _LARGEST = torch.finfo(torch.float16).max
+
+
+def open_cache(config: TrainingConfig) -> Cache | None:
+    """The cache that the settings ask for, if any."""
+    return Cache(Path(config.cache), config.cache_size * 1e9) if config.cache else None
 
 
 class Frozen:

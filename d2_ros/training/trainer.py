@@ -15,12 +15,11 @@ from d2_ros.errors import D2RosError
 from d2_ros.features.backbones import BACKBONES, Backbone, build_network
 from d2_ros.features.network import OFFSET, STRIDE
 from d2_ros.features.weights import load_weights
-from d2_ros.training.cache import Cache
 from d2_ros.training.checkpoints import Progress, export, load_checkpoint, save_checkpoint
 from d2_ros.training.config import NetworkConfig, TrainingConfig
 from d2_ros.training.dataset import Batch, Draws, batches
 from d2_ros.training.distributed import Process
-from d2_ros.training.frozen import Frozen
+from d2_ros.training.frozen import Frozen, open_cache
 from d2_ros.training.losses import JointLoss, distillation_loss, joint_loss
 from d2_ros.training.opening import open_pairs
 from d2_ros.training.pairs import Pair
@@ -86,7 +85,7 @@ class Trainer:
         self._head: nn.Module = _Head(self.network, self.first)
         if process.world > 1:
             self._head = DistributedDataParallel(self._head)
-        self.cache = Cache(Path(config.cache), config.cache_size * 1e9) if config.cache else None
+        self.cache = open_cache(config)
         self._freeze()
         data = config.data
         sources = [open_pairs(name, "training", config) for name in data.sources]

@@ -68,14 +68,14 @@ def validate(respond: Respond, pairs: Sequence[Pair], max_keypoints: int) -> Acc
 def match_errors(respond: Respond, pair: Pair, max_keypoints: int) -> NDArray[np.float64]:
     """Distance of the mutual matches of a pair from their true places, px; known ones only."""
     responses = respond(torch.from_numpy(np.stack([pair.first, pair.second])))
-    first, second = (_keypoints(values, max_keypoints) for values in responses)
+    first, second = (keypoints(values, max_keypoints) for values in responses)
     matches = match(second[1], [first[1]])
     truth = true_places(pair, first[0][matches.keyframe_index])
     errors = np.linalg.norm(truth - second[0][matches.index], axis=1)
     return errors[np.isfinite(errors)]
 
 
-def _keypoints(values: Tensor, most: int) -> tuple[NDArray[np.float64], Tensor]:
+def keypoints(values: Tensor, most: int) -> tuple[NDArray[np.float64], Tensor]:
     """``(N, 2)`` pixels and ``(N, C)`` descriptors of the keypoints of one response."""
     peaks = detection.detect(values)
     chosen = detection.spread(peaks.cells, peaks.scores, max(values.shape[1:]) / _GRID_CELLS, most)
