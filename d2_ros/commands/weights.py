@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json as json_module
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from enum import Enum
 from itertools import islice
@@ -13,14 +15,13 @@ import typer
 
 from d2_ros.commands.common import (
     Json,
-    Overrides,
     output_file,
     output_files,
     output_folder,
-    read_overrides,
     write_file,
     write_json,
 )
+from d2_ros.commands.weights_project import project
 from d2_ros.errors import D2RosError
 
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ def register(app: typer.Typer) -> None:
     weights.command("import")(import_weights)
     weights.command("verify")(verify_weights)
     weights.command("export")(export_weights)
-    weights.command("project")(project_weights)
+    weights.command("project")(project)
     app.add_typer(weights, name="weights")
 
 
 def list_weights(json: Json = None) -> None:
-    """List all weights that can be loaded by name, with checksum, size and state."""
-    from d2_ros.features.weights import known_weights
+    """List all weights that can be loaded by name, with checksum, size, state and origin."""
+    from d2_ros.features.weights import known_weights, read_notes
 
     figures: dict[str, float | int | str] = {}
     for file in known_weights():
@@ -61,6 +62,8 @@ def list_weights(json: Json = None) -> None:
         state = "verified" if _fault(file.name) is None else "damaged"
         typer.echo(f"{file.name}  {state}  {size / 1e6:.1f} MB")
         typer.echo(f"  {file.path}\n  sha256 {file.sha256 or 'not recorded'}")
+        for line in _origin(read_notes(file.path)):
+            typer.echo(f"  {line}")
         figures[f"{file.name}.path"] = str(file.path)
         figures[f"{file.name}.sha256"] = file.sha256
         figures[f"{file.name}.size_bytes"] = size
@@ -161,55 +164,24 @@ def export_weights(
         write_json(json, figures | asdict(comparison))
 
 
-def project_weights(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Weights by name, or a checkpoint.")],
-    config: Annotated[
-        Path, typer.Option(metavar="FILE", help="Settings of d2-ros train: data, seed, cache.")
-    ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Weights to write, .safetensors.")],
-    size: Annotated[int, typer.Option(min=2, max=511, help="Values of a descriptor.")] = 128,
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs of windows to fit to.")] = 400,
-    shrinkage: Annotated[
-        float,
-        typer.Option(min=0, help="0: trust how points were seen to differ; large: plain PCA."),
-    ] = 0.2,
-    overrides: Overrides = None,
-) -> None:
-    """Add a projection to weights that shortens their descriptors, fitted to training pairs."""
-    from rich.console import Console
-    from rich.progress import track
-
-    from d2_ros.features.projection import without_projection
-    from d2_ros.features.weights import load_weights, pack_weights
-    from d2_ros.training.config import load_training_config
-    from d2_ros.training.distributed import arithmetic
-    from d2_ros.training.projection import fit, same_points
-
-    chosen = load_training_config(config, read_overrides(overrides))
-    output_file(out, name, config)
-    state = without_projection(load_weights(name))
-    with arithmetic(chosen):
-        drawn = track(
-            same_points(chosen, name, pairs), "Describing", pairs, console=Console(stderr=True)
+def _origin(notes: Mapping[str, str]) -> Iterator[str]:
+    """Say what a training and a projection noted in a weights file."""
+    if "figures" in notes:
+        try:
+            figures = dict(json_module.loads(notes["figures"]))
+        except (TypeError, ValueError):  # not of d2-ros train
+            figures = {}
+        yield (
+            f"trained from {notes.get('trained_from', '?')} on {notes.get('data', '?')}, "
+            f"{figures.get('best_step', '?')} steps"
         )
-        parts = list(drawn)
-    points = sum(len(first) for first, _ in parts)
-    projection = fit(parts, size, shrinkage)
-    notes = _notes(name) | {
-        "projection": f"{size} values, fitted to {points} points of {pairs} pairs of "
-        f"{', '.join(chosen.data.sources)}; seed {chosen.seed}, shrinkage {shrinkage:g}"
-    }
-    write_file(out, pack_weights({**state, **projection.state()}, notes, name))
-    typer.echo(f"{out}: descriptors of {size} values, fitted to {points} points")
-    typer.echo(f"Use it with  -p weights:={out}")
-
-
-def _notes(name: str) -> dict[str, str]:
-    """What named weights, or a checkpoint, say of their origin."""
-    from d2_ros.features.weights import find_weights, known_weights, read_notes
-
-    known = name in {file.name for file in known_weights()}
-    return {"projected_from": name, **read_notes(find_weights(name).path if known else Path(name))}
+        if {"start.mma_3px", "best.mma_3px"} <= figures.keys():
+            yield (
+                f"matching accuracy at 3 px on held-back pairs {figures['start.mma_3px']:.3f} "
+                f"before, {figures['best.mma_3px']:.3f} after"
+            )
+    if "projection" in notes:
+        yield f"descriptors of {notes['projection']}"
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:
