@@ -118,6 +118,9 @@ class LossConfig:
     margin: float = param(
         1.0, "Margin between right and wrong squared distances.", low=0.01, high=4
     )
+    temperature: float = param(
+        0.0, "0 takes the hardest negative and the margin; otherwise a softmax over all negatives "
+        "with this temperature, a difference of cosines.", low=0.0, high=1.0)  # fmt: skip
     safe_radius: float = param(
         4.0, "Cells around the right one that are no negatives.", unit="cells", low=0.0, high=64.0
     )

@@ -125,7 +125,10 @@ class Trainer:
             progress.step += 1
             progress.losses.append(parts["loss"])
             watcher.stepped(progress.step, parts)
-            check_losses(progress.losses, None if self._teacher else config.loss.margin)
+            check_losses(
+                progress.losses,
+                None if self._teacher or config.loss.temperature else config.loss.margin,
+            )
             last = progress.step == config.optimiser.steps
             if last or progress.step % config.validation.every == 0:
                 self._validate(watcher)
@@ -202,7 +205,8 @@ def joint_losses(
         cells = (places.to(responses.device) - OFFSET) / config.network.stride
         pair = (responses[2 * k], responses[2 * k + 1])
         settings = config.loss
-        losses.append(joint_loss(pair, (cells[0], cells[1]), settings.margin, settings.safe_radius))
+        each = (settings.margin, settings.safe_radius, settings.temperature)
+        losses.append(joint_loss(pair, (cells[0], cells[1]), *each))
     columns = zip(*losses, strict=True)
     return {
         name: torch.stack(column).mean()
