@@ -63,11 +63,18 @@ to the left place (px^2), bearing."""
 
 
 DESCRIPTOR_SCALE = 255.0
-"""UINT8 descriptors are ``round(255 * value)``; no value is above 1, so nothing is cut.
+"""UINT8 descriptors of 512 values are ``round(255 * value)``; none is above 1: nothing is cut.
 
 SIFT's usual factor of 512 would cut a quarter of these sparse descriptors (the similarity of
 two would be wrong by up to 0.12); this one keeps it to 0.005, rms 0.001.
 """
+
+SIGNED_ZERO, SIGNED_SCALE = 128.0, 127.0
+"""UINT8 descriptors of fewer values, which a projection made and can be negative, are
+``round(128 + 127 * value)``."""
+
+PLAIN_DESCRIPTOR = 512
+"""Values of a descriptor that no projection has shortened."""
 
 POINT_FIELD_TYPES = {"|i1": 1, "|u1": 2, "<i2": 3, "<u2": 4, "<i4": 5, "<u4": 6, "<f4": 7, "<f8": 8}
 """NumPy type -> ``datatype`` of ``sensor_msgs/PointField``."""
@@ -136,17 +143,21 @@ def pack_descriptors(descriptors: NDArray[np.float32], kind: str) -> NDArray[np.
     Parameters
     ----------
     descriptors
-        ``(N, 512)`` float32, L2-normalised, not negative.
+        ``(N, K)`` float32, L2-normalised; not negative where K is :data:`PLAIN_DESCRIPTOR`.
     kind
-        ``uint8`` (quantised with :data:`DESCRIPTOR_SCALE`) or ``float32`` (as they are).
+        ``uint8`` (quantised with :data:`DESCRIPTOR_SCALE`, or :data:`SIGNED_SCALE` where K is
+        another) or ``float32`` (as they are).
 
     Returns
     -------
-    ``(N,)`` with the one field ``descriptor`` of 512 values.
+    ``(N,)`` with the one field ``descriptor`` of K values.
     """
-    if kind == "uint8":
+    size = descriptors.shape[1]
+    if kind == "uint8" and size == PLAIN_DESCRIPTOR:
         descriptors = np.rint(descriptors * DESCRIPTOR_SCALE)
-    layout = np.dtype([("descriptor", {"uint8": "u1", "float32": "<f4"}[kind], (512,))])
+    elif kind == "uint8":
+        descriptors = np.rint(SIGNED_ZERO + SIGNED_SCALE * descriptors)
+    layout = np.dtype([("descriptor", {"uint8": "u1", "float32": "<f4"}[kind], (size,))])
     return np.ascontiguousarray(descriptors, layout["descriptor"].base).view(layout)[:, 0]
 
 
@@ -177,8 +188,8 @@ class FrameResult:
     tracks
         ``(T,)`` of :data:`TRACKS` where a keyframe's window has been solved, None else.
     descriptors
-        ``(N, 512)`` float32, L2-normalised, rows as in ``features``; ``(0, 512)`` on a followed
-        frame.
+        ``(N, K)`` float32, L2-normalised, rows as in ``features``, K 512 or that of the weights'
+        projection; none on a followed frame.
     timings_ms
         Milliseconds spent per stage.
     followed

@@ -9,6 +9,7 @@ from d2_ros.benchmark.machine import Machine
 from d2_ros.config import Config
 from d2_ros.features.backbones import BACKBONES, recognise
 from d2_ros.features.network import CHANNELS, STRIDE
+from d2_ros.features.projection import projection_of
 from d2_ros.features.weights import load_weights
 
 
@@ -40,10 +41,13 @@ def floors_ms(
     """
     shrink = min(1.0, config.features.max_edge / max(size))
     width, height = (round(edge * shrink) for edge in size)
-    macs = network_macs(recognise(load_weights(config.weights)), width, height)
+    weights = load_weights(config.weights)
+    macs = network_macs(recognise(weights), width, height)
+    projection = projection_of(weights)
+    values = len(projection.bias) if projection else CHANNELS
     cells = (width // STRIDE) * (height // STRIDE)
     map_bytes = cells * CHANNELS * machine.dtype.itemsize
-    products = keypoints * keypoints * config.window.size * CHANNELS
+    products = keypoints * keypoints * config.window.size * values
     return {
         "network": 1e3 * macs / machine.macs_per_s,
         "detection": 1e3 * map_bytes / machine.bytes_per_s,

@@ -151,7 +151,7 @@ class SelfTest:
         """The CPU's response to a frame, rounded to what the tested side computes in."""
         known = self._responses[number]
         values = known.values.to(self.tested.dtype).to(extractor.device, extractor.dtype)
-        return ResponseMap(values, known.scale)
+        return ResponseMap(values, known.scale, known.projection)
 
     @cached_property
     def _responses(self) -> list[ResponseMap]:

@@ -20,6 +20,7 @@ from d2_ros.commands.common import (
 from d2_ros.errors import D2RosError
 
 if TYPE_CHECKING:
+    from d2_ros.training.cache import Cache
     from d2_ros.training.validation import Accuracy
 
 
@@ -78,8 +79,21 @@ def train(
         f"(step {progress.best_step}), {figures['last.mma_3px']:.3f} at the end"
     )
     typer.echo(f"Weights of step {progress.best_step}: -p weights:={folder / BEST}")
+    if trainer.cache:
+        figures |= {"cache.hits": trainer.cache.hits, "cache.added": trainer.cache.added,
+                    "cache.size_bytes": trainer.cache.size}  # fmt: skip
+        typer.echo(_kept(trainer.cache))
     if json:
         write_json(json, {**figures})
+
+
+def _kept(cache: Cache) -> str:
+    """What there is to say of a cache at the end."""
+    count = sum(1 for _ in cache.entries())
+    text = f"{count} pairs kept in {cache.folder}, {cache.size / 1e9:.3g} GB"
+    if cache.full:
+        text += "; it or the disk was full, the rest was computed anew each time (cache_size)"
+    return text
 
 
 class _Display:

@@ -1,8 +1,10 @@
-"""``d2-ros weights list|import|verify|export``: the checkpoints this machine knows."""
+"""``d2-ros weights list|import|verify|export|project``: the checkpoints this machine knows."""
 
 from __future__ import annotations
 
+import json as json_module
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from enum import Enum
 from itertools import islice
@@ -19,6 +21,7 @@ from d2_ros.commands.common import (
     write_file,
     write_json,
 )
+from d2_ros.commands.weights_project import project
 from d2_ros.errors import D2RosError
 
 if TYPE_CHECKING:
@@ -38,17 +41,20 @@ class Format(str, Enum):
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    weights = typer.Typer(help="List, import, verify and export weights.", no_args_is_help=True)
+    weights = typer.Typer(
+        help="List, import, verify, export and project weights.", no_args_is_help=True
+    )
     weights.command("list")(list_weights)
     weights.command("import")(import_weights)
     weights.command("verify")(verify_weights)
     weights.command("export")(export_weights)
+    weights.command("project")(project)
     app.add_typer(weights, name="weights")
 
 
 def list_weights(json: Json = None) -> None:
-    """List all weights that can be loaded by name, with checksum, size and state."""
-    from d2_ros.features.weights import known_weights
+    """List all weights that can be loaded by name, with checksum, size, state and origin."""
+    from d2_ros.features.weights import known_weights, read_notes
 
     figures: dict[str, float | int | str] = {}
     for file in known_weights():
@@ -56,6 +62,8 @@ def list_weights(json: Json = None) -> None:
         state = "verified" if _fault(file.name) is None else "damaged"
         typer.echo(f"{file.name}  {state}  {size / 1e6:.1f} MB")
         typer.echo(f"  {file.path}\n  sha256 {file.sha256 or 'not recorded'}")
+        for line in _origin(read_notes(file.path)):
+            typer.echo(f"  {line}")
         figures[f"{file.name}.path"] = str(file.path)
         figures[f"{file.name}.sha256"] = file.sha256
         figures[f"{file.name}.size_bytes"] = size
@@ -154,6 +162,26 @@ def export_weights(
     )
     if json:
         write_json(json, figures | asdict(comparison))
+
+
+def _origin(notes: Mapping[str, str]) -> Iterator[str]:
+    """Say what a training and a projection noted in a weights file."""
+    if "figures" in notes:
+        try:
+            figures = dict(json_module.loads(notes["figures"]))
+        except (TypeError, ValueError):  # not of d2-ros train
+            figures = {}
+        yield (
+            f"trained from {notes.get('trained_from', '?')} on {notes.get('data', '?')}, "
+            f"{figures.get('best_step', '?')} steps"
+        )
+        if {"start.mma_3px", "best.mma_3px"} <= figures.keys():
+            yield (
+                f"matching accuracy at 3 px on held-back pairs {figures['start.mma_3px']:.3f} "
+                f"before, {figures['best.mma_3px']:.3f} after"
+            )
+    if "projection" in notes:
+        yield f"descriptors of {notes['projection']}"
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:

@@ -11,12 +11,16 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from d2_ros.features.mobile import MobileNetwork
 from d2_ros.features.network import STRIDE, Network
+from d2_ros.features.projection import without_projection
 
-BACKBONES: dict[str, Callable[[int], nn.Module]] = {"vgg16": Network, "mobile": MobileNetwork}
+Backbone = Network | MobileNetwork
+"""What they are; ``before`` and ``after`` split one in front of any of its layers."""
+
+BACKBONES: dict[str, Callable[[int], Backbone]] = {"vgg16": Network, "mobile": MobileNetwork}
 """Name -> network of a given stride."""
 
 
@@ -33,8 +37,8 @@ def recognise(weights: Mapping[str, object]) -> str:
     return max(BACKBONES, key=lambda name: len(weight_shapes(name).keys() & weights.keys()))
 
 
-def build_network(weights: Mapping[str, Tensor], stride: int = STRIDE) -> nn.Module:
+def build_network(weights: Mapping[str, Tensor], stride: int = STRIDE) -> Backbone:
     """The network that `weights` (of :func:`d2_ros.features.weights.load_weights`) belong to."""
     network = BACKBONES[recognise(weights)](stride)
-    network.load_state_dict(dict(weights))
+    network.load_state_dict(without_projection(weights))
     return network

@@ -19,6 +19,7 @@ from d2_ros.features.device import keep_memory, to_device
 from d2_ros.features.early import EarlyMap, Projection, build_projection
 from d2_ros.features.images import prepare
 from d2_ros.features.network import OFFSET, STRIDE, Network, normalise
+from d2_ros.features.projection import DescriptorProjection, projection_of
 from d2_ros.features.runtime import open_runtime, plan
 from d2_ros.features.weights import load_weights
 from d2_ros.timing import Stopwatch
@@ -41,14 +42,22 @@ class ResponseMap:
         ``(512, h, w)`` on the device, after ReLU, in the network's arithmetic, channels-last.
     scale
         ``(2,)`` float64, network px per raw px, (u, v).
+    projection
+        What shortens its descriptors; None leaves them as they are.
     """
 
     values: Tensor
     scale: NDArray[np.float64]
+    projection: DescriptorProjection | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or np.shape(self.scale) != (2,):
             raise ValueError("a response map is (C, h, w) with a scale (u, v)")
+
+    def descriptors(self, cells: Tensor) -> Tensor:
+        """Descriptors at ``(N, 2)`` cells (column, row) on the device; ``(N, K)``, unit length."""
+        sampled = detection.sample(self.values, cells)
+        return self.projection(sampled) if self.projection else sampled
 
     def cells_to_pixels(self, cells: ArrayLike) -> NDArray[np.float64]:
         """``(N, 2)`` (column, row) cells -> raw pixels (u, v)."""
@@ -74,7 +83,8 @@ class Features:
     scores
         ``(N,)`` float32 soft detection score, 1/9 to 1.
     descriptors
-        ``(N, 512)`` float32 on the device, of unit length.
+        ``(N, K)`` float32 on the device, of unit length; K is 512, or that of the weights'
+        projection.
     channels
         ``(N,)`` int64 on the device, the channel each keypoint was found in.
     response
@@ -118,11 +128,18 @@ class Extractor:
             keep_memory()
         if config.threads:
             torch.set_num_threads(config.threads)
-        network = build_network(load_weights(config.weights))
+        weights = load_weights(config.weights)
+        network = build_network(weights)
         network.requires_grad_(False).eval()
         network = network.to(self.device, self.dtype)
         # torch's stubs lack this overload
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        projection = projection_of(weights)
+        self._shorten = (
+            DescriptorProjection(*(part.to(self.device) for part in projection))
+            if projection
+            else None
+        )
         self.runtime = open_runtime(self.plan, self.network, config.threads)
 
     @torch.inference_mode()
@@ -162,7 +179,7 @@ class Extractor:
             maps = self.runtime.respond(batch)
             watch.end_section("network")
             for index, values in zip(members, maps, strict=True):
-                responses[index] = ResponseMap(values, prepared[index][1])
+                responses[index] = ResponseMap(values, prepared[index][1], self._shorten)
         return [responses[index] for index in range(len(prepared))]
 
     @property
@@ -197,7 +214,7 @@ class Extractor:
         )
         cells, channels = peaks.cells[chosen], peaks.channels[chosen]
         watch.end_section("detection")
-        descriptors = detection.sample(response.values, cells)
+        descriptors = response.descriptors(cells)
         table = torch.cat([cells, peaks.scores[chosen, None], peaks.spreads[chosen].flatten(1)], 1)
         host = table.cpu().numpy()  # the one transfer back
         watch.end_section("description")
@@ -223,9 +240,9 @@ def describe(response: ResponseMap, pixels: ArrayLike) -> Tensor:
 
     Returns
     -------
-    ``(M, 512)`` float32 on the device, of unit length.
+    ``(M, K)`` float32 on the device, of unit length, as those of the response's features.
     """
-    return detection.sample(response.values, _to_device(response, pixels))
+    return response.descriptors(_to_device(response, pixels))
 
 
 def redetect(

@@ -72,7 +72,26 @@ class MobileNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Response:
         """``(B, 3, H, W)`` from :func:`~d2_ros.features.network.normalise` -> the response."""
-        x = self.early(F.relu(self.stem(images)))
-        x = self.middle(F.max_pool2d(x, 2))
-        x = F.avg_pool2d(x, 2, stride=1) if self.stride == STRIDE else F.max_pool2d(x, 2)
-        return Response(F.relu(self.head(self.late(x))))
+        return Response(self.after(images, "stem"))
+
+    def before(self, images: Tensor, layer: str) -> Tensor:
+        """What goes into a layer; as of :meth:`d2_ros.features.network.Network.before`."""
+        return self._layers(images, "stem", layer)
+
+    def after(self, x: Tensor, layer: str) -> Tensor:
+        """The response, from what goes into a layer."""
+        return self._layers(x, layer, None)
+
+    def _layers(self, x: Tensor, first: str, end: str | None) -> Tensor:
+        """Layers from `first` to before `end`; pooling and ReLU belong to the layer before them."""
+        names = [name for name, _ in self.named_children()]
+        for name in names[names.index(first) : names.index(end) if end else None]:
+            x = getattr(self, name)(x)
+            if name in ("stem", "head"):
+                x = F.relu(x)
+            elif name == "early":
+                x = F.max_pool2d(x, 2)
+            elif name == "middle":
+                dense = self.stride == STRIDE
+                x = F.avg_pool2d(x, 2, stride=1) if dense else F.max_pool2d(x, 2)
+        return x

@@ -91,24 +91,49 @@ class Network(nn.Module):
             ``(B, 3, H, W)`` from :func:`normalise`; H and W at least :data:`MIN_EDGE`.
         """
         conv1_2 = self.early(images)
-        conv2_2 = self._block(F.max_pool2d(conv1_2, 2), "conv2_1", "conv2_2")
-        conv3_3 = self._block(F.max_pool2d(conv2_2, 2), "conv3_1", "conv3_2", "conv3_3")
-        if self.stride == STRIDE:
-            pooled = F.avg_pool2d(conv3_3, 2, stride=1)
-        else:
-            pooled = F.max_pool2d(conv3_3, 2)
-        return Maps(conv1_2, conv2_2, self._block(pooled, "conv4_1", "conv4_2", "conv4_3"))
+        conv2_2 = self._layers(conv1_2, "conv2_1", "conv3_1")
+        return Maps(conv1_2, conv2_2, self.after(self._pooled(conv2_2, "conv3_1"), "conv3_1"))
+
+    def before(self, images: Tensor, layer: str) -> Tensor:
+        """What goes into a layer: together with :meth:`after`, the same response as forward's.
+
+        Parameters
+        ----------
+        images
+            As of :meth:`forward`.
+        layer
+            One of :data:`LAYERS`.
+        """
+        return self._pooled(self._layers(images, "conv1_1", layer), layer)
+
+    def after(self, x: Tensor, layer: str) -> Tensor:
+        """The response, from what goes into a layer."""
+        names = list(LAYERS)
+        for name in names[names.index(layer) :]:
+            x = self._block(x if name == layer else self._pooled(x, name), name)
+        return x
 
     def early(self, images: Tensor) -> Tensor:
         """The first two layers only: conv1_2 of :class:`Maps`, a fourteenth of the work."""
-        return self._block(images, "conv1_1", "conv1_2")
+        return self._layers(images, "conv1_1", "conv2_1")
 
-    def _block(self, x: Tensor, *names: str) -> Tensor:
-        for name in names:
-            layer = getattr(self, name)
-            x = layer(_continue(x, layer.dilation[0]))
-            x = F.relu(x, inplace=not torch.is_grad_enabled())
+    def _layers(self, x: Tensor, first: str, end: str) -> Tensor:
+        """From before the pooling in front of layer `first` to before the one in front of `end`."""
+        names = list(LAYERS)
+        for name in names[names.index(first) : names.index(end)]:
+            x = self._block(self._pooled(x, name), name)
         return x
+
+    def _pooled(self, x: Tensor, layer: str) -> Tensor:
+        """What the pooling in front of a layer, if there is one, makes of the layer before."""
+        if layer == "conv4_1" and self.stride == STRIDE:
+            return F.avg_pool2d(x, 2, stride=1)
+        return F.max_pool2d(x, 2) if layer in ("conv2_1", "conv3_1", "conv4_1") else x
+
+    def _block(self, x: Tensor, name: str) -> Tensor:
+        layer = getattr(self, name)
+        x = layer(_continue(x, layer.dilation[0]))
+        return F.relu(x, inplace=not torch.is_grad_enabled())
 
 
 def _continue(x: Tensor, margin: int) -> Tensor:

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from d2_ros.errors import D2RosError
 from d2_ros.features.backbones import recognise, weight_shapes
-from d2_ros.features.network import LAYERS
+from d2_ros.features.network import CHANNELS, LAYERS
+from d2_ros.features.projection import PREFIX, without_projection
 from d2_ros.user_folders import user_folder
 
 SHIPPED = {
@@ -100,7 +101,7 @@ def load_weights(name: str) -> dict[str, Tensor]:
     Returns
     -------
     State for :func:`~d2_ros.features.backbones.build_network`, on the CPU; D2-Net's is
-    ``conv1_1.weight`` to ``conv4_3.bias``.
+    ``conv1_1.weight`` to ``conv4_3.bias``; with a projection of the descriptors, if they have one.
 
     Raises
     ------
@@ -246,8 +247,10 @@ def _from_official(content: Any, path: Path) -> dict[str, Any]:
 
 
 def _check(tensors: Mapping[str, Any], label: str) -> dict[str, Tensor]:
-    """Refuse anything but exactly the finite tensors of one of our networks."""
+    """Refuse all but the finite tensors of one of our networks, with or without a projection."""
     shapes = weight_shapes(recognise(tensors))
+    if len(without_projection(tensors)) < len(tensors):
+        shapes = shapes | _projection_shapes(tensors)
     odd = sorted(shapes.keys() ^ tensors.keys())
     if odd:
         what = "lack" if odd[0] in shapes else "have the unknown entry"
@@ -260,6 +263,14 @@ def _check(tensors: Mapping[str, Any], label: str) -> dict[str, Tensor]:
         if not value.is_floating_point() or not value.isfinite().all():
             raise D2RosError(f"weights {label}: {key} holds NaN, infinity or integers")
     return {key: tensors[key].float() for key in shapes}
+
+
+def _projection_shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """What the entries of a projection must be, by the number of its values."""
+    weight = tensors.get(f"{PREFIX}weight")
+    rows = len(weight) if isinstance(weight, Tensor) and weight.ndim else 0
+    rows = min(max(rows, 1), CHANNELS - 1)
+    return {f"{PREFIX}weight": (rows, CHANNELS), f"{PREFIX}bias": (rows,)}
 
 
 def _sum_path(path: Path) -> Path:

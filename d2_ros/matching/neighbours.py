@@ -57,9 +57,9 @@ def match(descriptors: torch.Tensor, keyframes: Sequence[torch.Tensor]) -> Match
     Parameters
     ----------
     descriptors
-        ``(N, 512)`` L2-normalised.
+        ``(N, K)`` L2-normalised.
     keyframes
-        K tensors ``(N_k, 512)``, L2-normalised, on the same device.
+        K tensors ``(N_k, K)``, L2-normalised, on the same device.
 
     Returns
     -------

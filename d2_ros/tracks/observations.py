@@ -33,7 +33,7 @@ class Observations:
     scores
         ``(N,)`` float32 detection scores, 0 where the network has not detected it.
     descriptors
-        ``(N, 512)`` float32 on the device, of unit length.
+        ``(N, K)`` float32 on the device, of unit length.
     channels
         ``(N,)`` int64 winning channels, on the device.
     """

@@ -24,7 +24,8 @@ from d2_ros.training.validation import Accuracy
 CHECKPOINT, BEST = "checkpoint.pt", "best.safetensors"
 """Names of the files in a run's folder."""
 
-_FREE = {"device", "threads", "checkpoint_every", "optimiser.steps", "data.workers"}
+_FREE = {"device", "threads", "checkpoint_every", "optimiser.steps", "data.workers", "cache",
+         "cache_size", "validation.patience"}  # fmt: skip
 """Settings that may change when a run is resumed."""
 
 

@@ -70,6 +70,9 @@ class DataConfig:
     max_overlap: float = param(
         0.95, "Pairs that share a larger part are too easy and left out.", low=0.0, high=1.0
     )
+    draws: int = param(
+        0, "Different pairs of windows, after which they come again; 0 draws new ones for ever.",
+        low=0, high=100_000_000)  # fmt: skip
     workers: int = param(
         0, "Processes that prepare pairs; 0 does it in the training's own.", low=0, high=256
     )
@@ -97,6 +100,15 @@ class AugmentationConfig:
     shadow: float = param(
         0.5, "Strongest darkening by a shadow with a soft edge.", low=0.0, high=0.95
     )
+    lamps: int = param(2, "Most lamps that light up a round place.", low=0, high=16)
+    lamp: float = param(1.0, "Most light that a lamp adds, relative.", low=0.0, high=16.0)
+    tint: float = param(
+        0.1, "Largest change of one colour against the others, natural logarithm.",
+        low=0.0, high=2.0)  # fmt: skip
+    haze: float = param(0.3, "Largest share of haze.", low=0.0, high=0.95)
+    night: float = param(
+        0.1, "Share of images taken at night: little light, amplified, with its noise.",
+        low=0.0, high=1.0)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,9 @@ class LossConfig:
     margin: float = param(
         1.0, "Margin between right and wrong squared distances.", low=0.01, high=4
     )
+    temperature: float = param(
+        0.0, "0 takes the hardest negative and the margin; otherwise a softmax over all negatives "
+        "with this temperature, a difference of cosines.", low=0.0, high=1.0)  # fmt: skip
     safe_radius: float = param(
         4.0, "Cells around the right one that are no negatives.", unit="cells", low=0.0, high=64.0
     )
@@ -128,6 +143,9 @@ class ValidationConfig:
 
     every: int = param(500, "Steps from one validation to the next.", low=1, high=100_000_000)
     pairs: int = param(64, "Pairs, drawn once.", low=1, high=100_000)
+    patience: int = param(
+        0, "Validations without a new best after which training ends; 0 goes on to the last step.",
+        low=0, high=100_000)  # fmt: skip
     max_keypoints: int = param(500, "Most keypoints per image.", low=10, high=8000)
 
 
@@ -150,6 +168,12 @@ class TrainingConfig:
     seed: int = param(0, "Seed of order, pairs, crops and changes.", low=0, high=2**31 - 1)
     checkpoint_every: int = param(
         500, "Steps from one checkpoint to the next.", low=1, high=100_000_000
+    )
+    cache: str = param(
+        "", "Folder for what the layers that are not trained make of each pair; empty keeps none."
+    )
+    cache_size: float = param(
+        20.0, "Size up to which pairs are added to the cache.", unit="GB", low=0.0, high=1e6
     )
     network: NetworkConfig = NetworkConfig()
     data: DataConfig = DataConfig()

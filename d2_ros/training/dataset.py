@@ -47,12 +47,20 @@ class Draws(Dataset[Pair]):
         Side of the windows, px.
     points
         Most correspondences of a pair; None takes all.
+    different
+        Of so many pairs of windows each is drawn once, in random order, before any comes again;
+        0 never draws the same windows twice.
     """
 
     def __init__(
-        self, sources: Sequence[PairSource], seed: int, size: int, points: int | None = None
+        self,
+        sources: Sequence[PairSource],
+        seed: int,
+        size: int,
+        points: int | None = None,
+        different: int = 0,
     ) -> None:
-        self._sources = sources
+        self._sources, self._different = sources, different
         self._ends = np.cumsum([len(source) for source in sources])
         self._seed, self._size, self._points = seed, size, points
 
@@ -64,6 +72,9 @@ class Draws(Dataset[Pair]):
         D2RosError
             If that pair and the ones after it turn out to have no correspondence.
         """
+        if self._different:
+            epoch, place = divmod(draw, self._different)
+            draw = int(_order(self._seed, epoch, self._different)[place])
         rng = np.random.default_rng([self._seed, draw])
         for attempt in range(_ATTEMPTS):
             pair = self._whole(draw + attempt, rng)

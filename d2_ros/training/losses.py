@@ -103,10 +103,10 @@ def at(values: Tensor, cells: Tensor) -> Tensor:
     return torch.lerp(above, below, down)
 
 
-def hardest_negatives(
+def wrong_similarities(
     descriptors: Tensor, response: Tensor, cells: Tensor, safe_radius: float
 ) -> Tensor:
-    """Squared distance to the most similar cell away from the right one (equations 8 and 9).
+    """Cosine with every cell away from the right one (the negatives of equations 8 and 9).
 
     Parameters
     ----------
@@ -121,15 +121,33 @@ def hardest_negatives(
 
     Returns
     -------
-    ``(N,)``; infinite where there is no candidate.
+    ``(N, h w)``; minus infinity for cells that are no candidates.
     """
     channels, height, width = response.shape
     dense = F.normalize(response.reshape(channels, -1), dim=0, eps=_SHORTEST)
-    distances = 2 - 2 * descriptors @ dense
     column = torch.arange(width, device=cells.device) - cells[:, :1]
     row = torch.arange(height, device=cells.device) - cells[:, 1:]
     near = (row.abs() <= safe_radius)[:, :, None] & (column.abs() <= safe_radius)[:, None]
-    return distances.masked_fill(near.flatten(1), torch.inf).amin(1)
+    return (descriptors @ dense).masked_fill(near.flatten(1), -torch.inf)
+
+
+def contrast(right: Tensor, wrong: Tensor, temperature: float) -> Tensor:
+    """How surely a softmax over all candidates finds the right one: its negative logarithm.
+
+    van den Oord et al., arXiv 1807.03748 (InfoNCE). All wrong candidates push, each as much as it
+    is in the way; that descriptors become equal is no way out, unlike with the hardest one alone.
+
+    Parameters
+    ----------
+    right
+        ``(N,)`` cosine of the right pair.
+    wrong
+        ``(N, M)`` cosines of the wrong ones; minus infinity for none.
+    temperature
+        Difference of cosines that makes one candidate e times as likely as another.
+    """
+    candidates = torch.cat([right[:, None], wrong], 1) / temperature
+    return candidates.logsumexp(1) - right / temperature
 
 
 def joint_loss(
@@ -137,6 +155,7 @@ def joint_loss(
     cells: tuple[Tensor, Tensor],
     margin: float = MARGIN,
     safe_radius: float = 4.0,
+    temperature: float = 0.0,
 ) -> JointLoss:
     """The loss of one pair of images (equations 7 to 13).
 
@@ -150,16 +169,21 @@ def joint_loss(
         By how much a wrong descriptor has to be further away than the right one.
     safe_radius
         Cells around the right place that are no negatives (K of equation 9).
+    temperature
+        0 for the paper's margin to the hardest negative, which `margin` is for; otherwise
+        :func:`contrast` takes its place, mean of both directions.
     """
     descriptors = [
         F.normalize(at(values, places), dim=1, eps=_SHORTEST)
         for values, places in zip(responses, cells, strict=True)
     ]
-    positive = 2 - 2 * (descriptors[0] * descriptors[1]).sum(1)
-    negative = torch.minimum(
-        hardest_negatives(descriptors[0], responses[1], cells[1], safe_radius),
-        hardest_negatives(descriptors[1], responses[0], cells[0], safe_radius),
-    )
+    right = (descriptors[0] * descriptors[1]).sum(1)
+    wrong = [
+        wrong_similarities(descriptors[0], responses[1], cells[1], safe_radius),
+        wrong_similarities(descriptors[1], responses[0], cells[0], safe_radius),
+    ]
+    positive = 2 - 2 * right
+    negative = 2 - 2 * torch.maximum(wrong[0].amax(1), wrong[1].amax(1))
     scores = [
         at(soft_scores(values[None]), places)[:, 0]
         for values, places in zip(responses, cells, strict=True)
@@ -168,5 +192,10 @@ def joint_loss(
     positive, negative = positive[judged], negative[judged]
     # The tiny part gives a dead network, all zero, the loss of one that has collapsed.
     weight = (scores[0] * scores[1])[judged] + _TINY
-    loss = (weight * F.relu(margin + positive - negative)).sum() / weight.sum().clamp(min=_TINY)
+    if temperature:
+        ways = [contrast(right[judged], way[judged], temperature) for way in wrong]
+        each = (ways[0] + ways[1]) / 2
+    else:
+        each = F.relu(margin + positive - negative)
+    loss = (weight * each).sum() / weight.sum().clamp(min=_TINY)
     return JointLoss(loss, positive.mean().detach(), negative.mean().detach())

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d2_ros.errors import D2RosError
-from d2_ros.features.backbones import BACKBONES, build_network
-from d2_ros.features.network import OFFSET, STRIDE, normalise
+from d2_ros.features.backbones import BACKBONES, Backbone, build_network
+from d2_ros.features.network import OFFSET, STRIDE
 from d2_ros.features.weights import load_weights
 from d2_ros.training.checkpoints import Progress, export, load_checkpoint, save_checkpoint
 from d2_ros.training.config import NetworkConfig, TrainingConfig
 from d2_ros.training.dataset import Batch, Draws, batches
 from d2_ros.training.distributed import Process
+from d2_ros.training.frozen import Frozen, open_cache
 from d2_ros.training.losses import JointLoss, distillation_loss, joint_loss
 from d2_ros.training.opening import open_pairs
 from d2_ros.training.pairs import Pair
@@ -70,11 +71,6 @@ class Trainer:
         self.progress = Progress()
         torch.manual_seed(config.seed)
         self.network = _start(config.network)
-        self.teacher: nn.Module | None = None
-        if config.network.teacher:
-            weights = load_weights(config.network.teacher)
-            teacher = build_network(weights, config.network.stride)
-            self.teacher = teacher.requires_grad_(False).to(process.device)
         checkpoint = None
         if resume:
             self.progress, checkpoint = load_checkpoint(folder, config)
@@ -85,13 +81,30 @@ class Trainer:
         if checkpoint is not None:
             self.optimiser.load_state_dict(checkpoint["optimiser"])
             torch.set_rng_state(checkpoint["rng"])
-        self._step_network: nn.Module = self.network
+        self.first = _first_trained(self.network)
+        self._head: nn.Module = _Head(self.network, self.first)
         if process.world > 1:
-            self._step_network = DistributedDataParallel(self.network)
+            self._head = DistributedDataParallel(self._head)
+        self.cache = open_cache(config)
+        self._freeze()
         data = config.data
         sources = [open_pairs(name, "training", config) for name in data.sources]
-        self.draws = Draws(sources, config.seed, data.crop, data.points)
+        self.draws = Draws(sources, config.seed, data.crop, data.points, data.draws)
         self.held_back = held_back_pairs(config) if process.first else []
+
+    def _freeze(self) -> None:
+        """Split off what never changes: of the training, of the validation, and the teacher."""
+        self._reduced = self.config.precision == "bf16" or (
+            self.config.precision == "auto" and self.process.device.type == "cuda"
+        )
+        self._trunk = Frozen(self.network, self.first, self._reduced, self.cache)
+        self._used_trunk = Frozen(as_used(self.network), self.first, False, self.cache)
+        self._teacher: Frozen | None = None
+        if self.config.network.teacher:
+            weights = load_weights(self.config.network.teacher)
+            teacher = build_network(weights, self.config.network.stride).requires_grad_(False)
+            teacher = teacher.to(self.process.device)
+            self._teacher = Frozen(teacher, None, self._reduced, self.cache)
 
     def run(self, watcher: Watcher) -> None:
         """Train to the last step.
@@ -104,46 +117,63 @@ class Trainer:
         config, progress = self.config, self.progress
         if progress.start is None:
             self._validate(watcher)
-        steps = range(progress.step, config.optimiser.steps)
+        ended = self._stands_still()
+        steps = range(progress.step, progress.step if ended else config.optimiser.steps)
         share = (config.optimiser.batch, self.process.rank, self.process.world)
         for batch in batches(self.draws, steps, *share, config.data.workers):
             parts = self.step(batch)
             progress.step += 1
             progress.losses.append(parts["loss"])
             watcher.stepped(progress.step, parts)
-            check_losses(progress.losses, None if self.teacher else config.loss.margin)
+            check_losses(
+                progress.losses,
+                None if self._teacher or config.loss.temperature else config.loss.margin,
+            )
             last = progress.step == config.optimiser.steps
             if last or progress.step % config.validation.every == 0:
                 self._validate(watcher)
+                last = last or self._stands_still()
             if last or progress.step % config.checkpoint_every == 0:
                 self._save()
+            if last:
+                break
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Take one step of the optimiser; returns the loss before it, mean of all processes."""
-        images = normalise(batch.images.to(self.process.device), torch.float32)
-        response = self._respond(self._step_network, images)
-        if self.teacher is None:
+        pairs = batch.images.split(2)
+        response = self._respond(torch.cat([self._trunk(pair) for pair in pairs]))
+        if self._teacher is None:
             parts = joint_losses(response, batch.pixels, self.config)
         else:
-            parts = {"loss": distillation_loss(response, self._respond(self.teacher, images))}
+            aim = torch.cat([self._teacher(pair) for pair in pairs])
+            parts = {"loss": distillation_loss(response, aim)}
         self.optimiser.zero_grad(set_to_none=True)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         return {name: self.process.mean(value) for name, value in parts.items()}
 
-    def _respond(self, network: nn.Module, images: Tensor) -> Tensor:
-        precision, device = self.config.precision, images.device.type
-        reduced = precision == "bf16" or (precision == "auto" and device == "cuda")
-        with torch.autocast(device, torch.bfloat16, enabled=reduced):
-            response: Tensor = network(images).response
+    def _respond(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._reduced):
+            response: Tensor = self._head(x)
         return response.float()
+
+    def _stands_still(self) -> bool:
+        """Whether as many validations as set brought nothing new; the first process decides."""
+        progress, settings = self.progress, self.config.validation
+        still = progress.step - progress.best_step >= settings.patience * settings.every
+        ended = self.process.first and settings.patience > 0 and still
+        return self.process.mean(torch.tensor(float(ended), device=self.process.device)) > 0
 
     def _validate(self, watcher: Watcher) -> None:
         """Validate in the first process, keep the weights if they are the best so far."""
         if self.process.first:
-            network = as_used(self.network)
-            most = self.config.validation.max_keypoints
-            accuracy = validate(network, self.held_back, most, self.process.device)
+            network, most = as_used(self.network), self.config.validation.max_keypoints
+
+            def respond(images: Tensor) -> Tensor:
+                response: Tensor = network.after(self._used_trunk(images), self.first)
+                return response
+
+            accuracy = validate(respond, self.held_back, most)
             watcher.validated(self.progress.step, accuracy)
             if self.progress.add(accuracy):
                 export(self.folder, self.config, self.progress, self.network.state_dict())
@@ -175,7 +205,8 @@ def joint_losses(
         cells = (places.to(responses.device) - OFFSET) / config.network.stride
         pair = (responses[2 * k], responses[2 * k + 1])
         settings = config.loss
-        losses.append(joint_loss(pair, (cells[0], cells[1]), settings.margin, settings.safe_radius))
+        each = (settings.margin, settings.safe_radius, settings.temperature)
+        losses.append(joint_loss(pair, (cells[0], cells[1]), *each))
     columns = zip(*losses, strict=True)
     return {
         name: torch.stack(column).mean()
@@ -183,14 +214,36 @@ def joint_losses(
     }
 
 
-def as_used(network: nn.Module) -> nn.Module:
+def as_used(network: Backbone) -> Backbone:
     """The same weights on the grid in use."""
     if network.stride == STRIDE:
         return network
     return build_network(network.state_dict()).to(next(network.parameters()).device)
 
 
-def _start(config: NetworkConfig) -> nn.Module:
+class _Head(nn.Module):
+    """What is trained, and what lies behind it, as a module of its own for several processes."""
+
+    def __init__(self, network: Backbone, first: str) -> None:
+        super().__init__()
+        self.network, self._first = network, first
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the response, from what goes into the first trained layer."""
+        response: Tensor = self.network.after(x, self._first)
+        return response
+
+
+def _first_trained(network: nn.Module) -> str:
+    """Name of the first layer that takes gradients."""
+    return next(
+        name
+        for name, layer in network.named_children()
+        if any(value.requires_grad for value in layer.parameters())
+    )
+
+
+def _start(config: NetworkConfig) -> Backbone:
     """The network before the first step; only the layers to train take gradients."""
     if config.weights:
         network = build_network(load_weights(config.weights), config.stride)

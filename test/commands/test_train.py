@@ -39,7 +39,7 @@ def settings(tmp_path_factory):
         "deterministic": True,
         "checkpoint_every": 1,
         "data": {"sources": [f"photos:{folder / 'photos'}"], "held_back": 0.25,
-                 "crop": 64, "points": 64},
+                 "crop": 64, "points": 64, "draws": 5},
         "optimiser": {"steps": 4, "batch": 2, "learning_rate": 1e-4},
         "validation": {"every": 100, "pairs": 1},
     }  # fmt: skip
@@ -84,18 +84,23 @@ def test_a_run_leaves_weights_curves_and_figures(uninterrupted):
     assert list((folder / "tensorboard").iterdir())
 
 
-def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(
+def test_killed_and_resumed_with_a_cache_is_bit_for_bit_the_uninterrupted_run_without(
     settings, uninterrupted, tmp_path, d2_ros
 ):
-    killed = start("--config", settings, "--out", tmp_path)
+    cache = ["-p", f"cache:={tmp_path / 'cache'}"]
+    killed = start("--config", settings, "--out", tmp_path, *cache)
     deadline = time.monotonic() + 60
     while not (tmp_path / CHECKPOINT).exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL, "it ended before it could be killed"
-    outcome = d2_ros("train", "--config", settings, "--out", tmp_path, "--resume")
+    entries = sorted((tmp_path / "cache").glob("*.pair"))
+    assert entries
+    entries[0].write_bytes(entries[0].read_bytes()[:1000])
+    outcome = d2_ros("train", "--config", settings, "--out", tmp_path, "--resume", *cache)
     assert outcome.code == 0, outcome.err
+    assert "6 pairs kept in" in outcome.out  # 5 to train on, 1 to validate with
     whole, resumed = weights(uninterrupted[0]), weights(tmp_path)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     before = load_weights("off_the_shelf")

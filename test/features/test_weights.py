@@ -259,6 +259,24 @@ def test_command_imports_lists_and_verifies(tmp_path, official):
     assert run("verify").output.count("verified") == 2
 
 
+@pytest.mark.parametrize(
+    ("notes", "words"),
+    [
+        ({"trained_from": "a", "data": "photos:b", "figures": json.dumps(
+            {"best_step": 300, "start.mma_3px": 0.2, "best.mma_3px": 0.25})},
+         ["trained from a on photos:b, 300 steps", "held-back pairs 0.200 before, 0.250"]),
+        ({"figures": "[[["}, ["trained from ? on ?, ? steps"]),
+        ({"projection": "128 values"}, ["descriptors of 128 values"]),
+    ],
+)  # fmt: skip
+def test_command_lists_what_weights_say_of_their_origin(shipped, tmp_path, notes, words):
+    save_file(shipped, tmp_path / "mine.safetensors", metadata=notes)
+    import_weights(tmp_path / "mine.safetensors", "mine")
+    listed = run("list")
+    assert listed.exit_code == 0, listed.output
+    assert all(word in listed.output for word in words), listed.output
+
+
 def test_command_verify_names_the_damaged_ones():
     import_weights(SHIPPED["off_the_shelf"][0], "copy").path.write_bytes(b"gone")
     result = run("verify")

@@ -7,7 +7,8 @@ import skimage.data
 
 from d2_ros.training.config import AugmentationConfig
 
-NO_LIGHT = {"blur": 0.0, "gain": 0.0, "gamma": 0.0, "noise": 0.0, "jpeg": 100, "shadow": 0.0}
+NO_LIGHT = {"blur": 0.0, "gain": 0.0, "gamma": 0.0, "noise": 0.0, "jpeg": 100, "shadow": 0.0,
+            "lamps": 0, "tint": 0.0, "haze": 0.0, "night": 0.0}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

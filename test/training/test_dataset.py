@@ -45,6 +45,16 @@ def test_draws_repeat_and_differ_with_the_seed():
     assert len(Draws([Numbered(0, 9)], 1, 80)[5].pixels) == 50
 
 
+def test_a_limited_number_of_windows_comes_again_in_another_order():
+    draws = Draws([Numbered(0, 9)], 1, 64, points=20, different=6)
+    shown = [draws[index].pixels.tobytes() for index in range(18)]
+    assert set(shown[:6]) == set(shown[6:12]) == set(shown[12:])
+    assert len(set(shown)) == 6
+    assert shown[:6] != shown[6:12]
+    endless = Draws([Numbered(0, 9)], 1, 64, points=20)
+    assert set(shown) == {endless[index].pixels.tobytes() for index in range(6)}
+
+
 def test_processes_share_out_every_step_and_resuming_changes_nothing():
     draws = Draws([Numbered(0, 20)], seed=0, size=64)
     alone = [numbers(batch.images) for batch in batches(draws, range(4), 4, 0, 1, 0)]

@@ -7,10 +7,11 @@ import torch
 
 from d2_ros.training.losses import (
     at,
+    contrast,
     distillation_loss,
-    hardest_negatives,
     joint_loss,
     soft_scores,
+    wrong_similarities,
 )
 
 
@@ -65,11 +66,36 @@ def test_negatives_are_sought_outside_the_safe_square():
     response = torch.zeros(2, 1, 6)
     response[:, 0] = torch.tensor([[1, 1, 1, 0.0, 0.6, 0], [0, 0, 0, 1.0, 0.8, 1]])
     descriptor, cell = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]])
-    found = [hardest_negatives(descriptor, response, cell, k).item() for k in (0, 1, 3, 4)]
-    assert found[0] == pytest.approx(0.0)  # the neighbours are just as good
-    assert found[1] == pytest.approx(2 - 2 * 0.6)  # the cell that is right to 0.6
-    assert found[2] == pytest.approx(2.0)
-    assert found[3] == math.inf
+    found = [wrong_similarities(descriptor, response, cell, k).max().item() for k in (0, 1, 3, 4)]
+    assert found[0] == pytest.approx(1.0)  # the neighbours are just as good
+    assert found[1] == pytest.approx(0.6)  # the cell that is right to 0.6
+    assert found[2] == pytest.approx(0.0)
+    assert found[3] == -math.inf
+
+
+def test_contrast_is_the_negative_logarithm_of_a_softmax():
+    right, wrong = torch.tensor([0.9, 0.5]), torch.tensor([[0.8, -math.inf], [-math.inf] * 2])
+    loss = contrast(right, wrong, 0.1)
+    assert loss[0] == pytest.approx(-math.log(math.e**9 / (math.e**9 + math.e**8)), rel=1e-5)
+    assert loss[1] == 0  # nothing to be mistaken for
+
+
+def test_equal_descriptors_are_no_way_out_of_the_contrast(random):
+    """Where the margin to the hardest negative has it that points are better told apart less."""
+    near = torch.ones(3, 1, 9, dtype=torch.float64)
+    near[0] += 0.3 * torch.rand(1, 9, generator=random, dtype=torch.float64)
+    cells = torch.tensor([[0.0, 0.0], [8.0, 0.0]])
+    wrong = cells.flip(0)  # as an untrained network has it: the wrong ones look more alike
+    equal = torch.ones_like(near)
+
+    def loss(response, temperature):
+        return joint_loss((response, response), (cells, wrong), 1.0, 0.5, temperature).loss
+
+    assert loss(equal, 0.0) < loss(near, 0.0)
+    assert loss(equal, 0.05) == pytest.approx(math.log(9), rel=1e-6)  # of nine, eight wrong
+    far = torch.eye(3, dtype=torch.float64)[:, None, [0, 0, 0, 0, 1, 2, 2, 2, 2]]
+    told_apart = joint_loss((far, far), (cells, cells), 1.0, 3.5, 0.05).loss
+    assert told_apart < 1e-6
 
 
 def test_loss_of_two_cells_computed_by_hand():
@@ -114,6 +140,9 @@ def test_gradient_is_that_of_finite_differences(random):
     )
     assert torch.autograd.gradcheck(
         lambda a, b: joint_loss((a, b), cells, safe_radius=1.5).loss, (first, second)
+    )
+    assert torch.autograd.gradcheck(
+        lambda a, b: joint_loss((a, b), cells, 1.0, 1.5, 0.1).loss, (first, second)
     )
     assert torch.autograd.gradcheck(lambda a: soft_scores(a[None]), (first,))
 

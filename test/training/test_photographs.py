@@ -6,7 +6,17 @@ import pytest
 
 from d2_ros.training.config import AugmentationConfig
 from d2_ros.training.photographs import Photographs, random_homography, resize, transfer
-from d2_ros.training.photometric import blur, change, compress, expose, shade
+from d2_ros.training.photometric import (
+    blur,
+    change,
+    compress,
+    expose,
+    haze,
+    lamp,
+    night,
+    shade,
+    tint,
+)
 
 
 def source(photograph, settings, size=128):
@@ -88,7 +98,7 @@ def test_photographs_are_reduced_and_enlarged(photograph):
 
 
 def test_every_change_of_light():
-    light = np.full((32, 48, 3), 100.0)
+    light = np.full((32, 48, 3), 100.0, np.float32)
     shaded = shade(light, np.random.default_rng(0), 0.5)
     assert 50 <= shaded.min() < 60
     assert shaded.max() == 100
@@ -103,3 +113,41 @@ def test_every_change_of_light():
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     assert compress(noise, 100) is noise
     assert np.abs(compress(noise, 20).astype(int) - noise).mean() > 5
+
+
+def test_a_lamp_brightens_a_place_against_the_rest():
+    light = np.full((64, 64, 3), 100.0, np.float32)
+    for seed in range(5):
+        lit = lamp(light, np.random.default_rng(seed), 3.0)
+        assert lit.mean() == pytest.approx(100, rel=1e-4)  # the exposure follows
+        assert 1.2 < lit.max() / lit.min() <= 4.0
+        brightest = np.unravel_index(lit[..., 0].argmax(), (64, 64))
+        assert np.abs(lit[..., 2].argmax() - np.ravel_multi_index(brightest, (64, 64))) == 0
+    np.testing.assert_array_equal(lamp(light, np.random.default_rng(0), 0.0), light)
+
+
+def test_a_colour_cast_weighs_the_colours():
+    light = np.full((4, 4, 3), 100.0, np.float32)
+    cast = tint(light, np.array([0.5, 1.0, 2.0]))
+    np.testing.assert_allclose(cast[0, 0], [50, 100, 200])
+
+
+def test_haze_takes_contrast_most_at_the_top(photograph):
+    hazy = haze(photograph.astype(np.float32), np.random.default_rng(1), 0.6)
+    loss = hazy.std(axis=(1, 2)) / photograph.std(axis=(1, 2))
+    assert loss[0] == pytest.approx(0.4, abs=1e-3)
+    assert 0.4 < loss[128] < loss[-1] < 0.9
+    assert (np.diff(loss) > -1e-3).all()
+    np.testing.assert_allclose(haze(hazy, np.random.default_rng(1), 0.0), hazy)
+
+
+def test_night_is_dark_and_yellow_and_its_noise_grows_where_light_is_short():
+    light = np.full((64, 128, 3), 200.0, np.float32)
+    light[:, 64:] = 50
+    for seed in range(5):
+        seen = night(light, np.random.default_rng(seed))
+        assert seen.mean() == pytest.approx(light.mean() / 2, rel=0.05)
+        assert seen[..., 0].mean() < seen[..., 1].mean() < seen[..., 2].mean()
+        relative = [half.std() / half.mean() for half in (seen[:, :64, 2], seen[:, 64:, 2])]
+        assert relative[1] > 1.5 * relative[0] > 0.05
+    assert np.isfinite(night(np.zeros((8, 8, 3), np.float32), np.random.default_rng(0))).all()

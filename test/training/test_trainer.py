@@ -10,7 +10,7 @@ from d2_ros.config import Config
 from d2_ros.errors import D2RosError
 from d2_ros.features.extractor import Extractor
 from d2_ros.features.mobile import MobileNetwork
-from d2_ros.features.network import CHANNELS, Network
+from d2_ros.features.network import CHANNELS, Network, normalise
 from d2_ros.features.weights import import_weights, load_weights, read_notes
 from d2_ros.training import checkpoints
 from d2_ros.training.checkpoints import BEST, CHECKPOINT, Progress, export, load_checkpoint
@@ -127,16 +127,20 @@ def test_training_at_stride_eight_is_used_at_stride_four():
 def test_identical_images_match_where_they_should(identical):
     network = Network()
     network.load_state_dict(load_weights("off_the_shelf"))
-    accuracy = validate(network, [identical], 200, CPU)
+
+    def respond(images):
+        return network(normalise(images, torch.float32)).response
+
+    accuracy = validate(respond, [identical], 200)
     assert accuracy.mma_1px == accuracy.mma_3px == 1.0
     assert accuracy.matches > 10
     shifted = Pair(
         identical.first, identical.second, identical.pixels, identical.pixels + np.eye(2)[0] * 2
     )
-    wrong = validate(network, [shifted], 200, CPU)
+    wrong = validate(respond, [shifted], 200)
     assert (wrong.mma_1px, wrong.mma_3px) == (0.0, 1.0)
     blank = np.zeros_like(identical.first)
-    nothing = validate(network, [Pair(blank, blank, *[identical.pixels] * 2)], 200, CPU)
+    nothing = validate(respond, [Pair(blank, blank, *[identical.pixels] * 2)], 200)
     assert nothing == Accuracy(0.0, 0.0, 0.0, 0.0)
 
 
@@ -174,6 +178,21 @@ def test_a_run_validates_saves_and_keeps_the_best(config, tmp_path):
     for name, value in trainer.network.state_dict().items():
         assert torch.equal(states["network"][name], value)
     assert {path.name for path in tmp_path.iterdir()} == {BEST, CHECKPOINT}
+
+
+def test_training_ends_where_validation_stands_still(config, tmp_path, monkeypatch):
+    shares = iter([0.3, 0.4, 0.2, 0.4, 0.9])
+    monkeypatch.setattr(
+        "d2_ros.training.trainer.validate", lambda *_: Accuracy(0.1, next(shares), 0.6, 9)
+    )
+    settings = {"optimiser": {"steps": 9}, "validation": {"every": 1, "patience": 2}}
+    trainer = Trainer(changed(config, **settings), tmp_path, ALONE)
+    monkeypatch.setattr(trainer, "step", lambda _: {"loss": 0.5})
+    trainer.run(Silent())
+    assert (trainer.progress.step, trainer.progress.best_step) == (3, 1)
+    again = Trainer(changed(config, **settings), tmp_path, ALONE, resume=True)
+    again.run(Silent())  # and stays ended
+    assert again.progress.step == 3
 
 
 def test_the_best_accuracy_is_kept():
