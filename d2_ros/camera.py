@@ -315,3 +315,60 @@ def _plain_distortion(
         fitting = [count for count in counts if len(used) <= count < len(distortion)]
         distortion = distortion[: min(fitting)] if fitting else distortion
     return model, distortion
+
+
+def pair_transform(
+    left: tuple[ArrayLike, ArrayLike], right: tuple[ArrayLike, ArrayLike], rectified: bool = False
+) -> NDArray[np.float64] | None:
+    """Pose of the right camera of a stereo pair in the left one's frame.
+
+    Parameters
+    ----------
+    left, right
+        R (3x3) and P (3x4) of their ``sensor_msgs/CameraInfo``, row-major, of one calibration as a
+        pair: P's last column holds the baseline times the focal length (REP 104).
+    rectified
+        The images are rectified: the cameras' frames are those that R leads to.
+
+    Returns
+    -------
+    ``(4, 4)`` ``T_left_right``, m; None where P says no baseline or is unusable.
+    """
+    turns, places = [], []
+    for r, p in (left, right):
+        projection = np.asarray(p, np.float64).reshape(3, 4)
+        turns.append(np.eye(3) if rectified else np.asarray(r, np.float64).reshape(3, 3))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            places.append(projection[:2, 3] / projection[[0, 1], [0, 1]])
+    way = np.append(places[1] - places[0], 0.0)
+    orthonormal = all(np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) for turn in turns)
+    if not (np.isfinite(way).all() and way.any() and orthonormal):
+        return None
+    T_left_right = np.eye(4)
+    T_left_right[:3, :3] = turns[0].T @ turns[1]
+    T_left_right[:3, 3] = -turns[0].T @ way
+    return T_left_right
+
+
+Rectification = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""R (3x3) and P (3x4) of a ``sensor_msgs/CameraInfo``."""
+
+
+def rectification(
+    left: Camera, right: Camera, T_left_right: NDArray[np.float64]
+) -> tuple[Rectification, Rectification]:
+    """R and P of both cameras of a stereo pair (Fusiello et al. 2000, by OpenCV).
+
+    Parameters
+    ----------
+    left, right
+        Their calibrations.
+    T_left_right
+        ``(4, 4)`` maps points of the right camera's frame into the left one's, m.
+    """
+    turn = T_left_right[:3, :3].T
+    shift = -turn @ T_left_right[:3, 3]
+    size, none = (left.width, left.height), np.zeros(5)
+    # Of the distortion only the focal length of P would know, which nothing here depends on.
+    R1, R2, P1, P2, *_ = cv2.stereoRectify(left.matrix, none, right.matrix, none, size, turn, shift)
+    return (R1, P1), (R2, P2)

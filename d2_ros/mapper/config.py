@@ -35,9 +35,6 @@ class MapperConfig:
         300, "Tracks that move the keyframes, those that tell most by their covariances first.",
         low=20, high=5000,
     )  # fmt: skip
-    passes: int = _param(
-        1, "Smoothings per keyframe; the robust weights are renewed before each.", low=1, high=10
-    )
     sigma_floor: float = _param(
         0.1, "Error of calibration and model, added to every published covariance (standard "
         "deviation).",

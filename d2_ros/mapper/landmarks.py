@@ -47,6 +47,8 @@ class Landmarks:
         self.covariances = np.concatenate([self.covariances[old], covariances])[order]
 
     def find(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows of `ids` (ascending) that are known, and the landmarks' own rows."""
-        _, here, there = np.intersect1d(ids, self.ids, assume_unique=True, return_indices=True)
-        return here, there
+        """Return the rows of `ids` that are known, and the landmarks' own rows."""
+        there = np.searchsorted(self.ids, ids)
+        known = there < len(self.ids)
+        known[known] = self.ids[there[known]] == ids[known]
+        return np.flatnonzero(known), there[known]

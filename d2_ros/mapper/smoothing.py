@@ -4,7 +4,8 @@ A smart factor (Carlone et al. 2014) holds the observations of one landmark and 
 place. GTSAM gives it one noise for all observations, the same in both directions. Here each has its
 own 2 x 2 covariance nevertheless: the square root W of its information is upper triangular, as the
 calibration matrix of a camera is, so ``W @ bearing`` is what a camera of focal lengths W00 and W11
-and skew W01 sees. The rig of a factor has one such camera per observation, and its noise is one.
+and skew W01 sees. The rig of a factor has one such camera per observation, where its eye is on the
+body, and its noise is one.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ def smooth(
     poses: NDArray[np.float64],
     weights: NDArray[np.float64],
     chosen: NDArray[np.int64],
+    rig: NDArray[np.float64],
     anchors: Sequence[Anchor],
 ) -> NDArray[np.float64]:
     """Return poses that agree better with the observations.
@@ -58,11 +60,13 @@ def smooth(
     table
         Observations of all views.
     poses
-        ``(V, 4, 4)`` T_world_camera to begin with.
+        ``(V, 4, 4)`` T_world_body to begin with.
     weights
         ``(N,)`` robust weights of the rows of `table`.
     chosen
         Tracks, indices in ``table.ids``, that count.
+    rig
+        ``(1 or 2, 4, 4)`` T_body_camera of the eyes.
     anchors
         Enough of them to fix the map's place, orientation and scale.
     """
@@ -74,7 +78,7 @@ def smooth(
         noise = gtsam.noiseModel.Diagonal.Sigmas(sigmas)
         prior = gtsam.PriorFactorPose3(anchor.view, values.atPose3(anchor.view), noise)
         graph.add(prior)
-    _add_landmarks(graph, table, weights, chosen)
+    _add_landmarks(graph, table, weights, chosen, rig)
     params = gtsam.LevenbergMarquardtParams()
     params.setMaxIterations(_ROUNDS)
     params.setRelativeErrorTol(1e-3)
@@ -91,6 +95,7 @@ def _add_landmarks(
     table: Table,
     weights: NDArray[np.float64],
     chosen: NDArray[np.int64],
+    rig: NDArray[np.float64],
 ) -> None:
     """Add a smart factor for each chosen track that keeps two observations."""
     unit, params = gtsam.noiseModel.Isotropic.Sigma(2, 1.0), gtsam.SmartProjectionParams()
@@ -99,17 +104,20 @@ def _add_landmarks(
     kept = weights > OUTLIER
     white = np.sqrt(weights)[:, None, None] * table.roots
     seen = np.einsum("nij,nj->ni", white, table.rays)
-    nowhere = gtsam.Pose3()
+    mounts = [gtsam.Pose3(mount) for mount in rig]
     starts, ends = table.start, np.append(table.start[1:], len(table.track))
     for track in chosen:
         rows = np.arange(starts[track], ends[track])
         rows = rows[kept[rows]]
         if len(rows) < 2:
             continue
-        rig = gtsam.CameraSetPinholePoseCal3_S2()
-        for (fx, skew), (_, fy) in white[rows].tolist():
-            rig.push_back(gtsam.PinholePoseCal3_S2(nowhere, gtsam.Cal3_S2(fx, fy, skew, 0.0, 0.0)))
-        factor = gtsam.SmartProjectionRigFactorPinholePoseCal3_S2(unit, rig, params)
+        cameras = gtsam.CameraSetPinholePoseCal3_S2()
+        for ((fx, skew), (_, fy)), eye in zip(
+            white[rows].tolist(), table.eye[rows].tolist(), strict=True
+        ):
+            lens = gtsam.Cal3_S2(fx, fy, skew, 0.0, 0.0)
+            cameras.push_back(gtsam.PinholePoseCal3_S2(mounts[eye], lens))
+        factor = gtsam.SmartProjectionRigFactorPinholePoseCal3_S2(unit, cameras, params)
         for number, (row, view) in enumerate(zip(rows, table.view[rows].tolist(), strict=True)):
             factor.add(seen[row], view, number)
         graph.add(factor)

@@ -31,10 +31,17 @@ class Window:
     """The newest keyframes of a segment, in time order.
 
     The newest of them are free. The others, one at least, hold place, orientation and scale.
+
+    Parameters
+    ----------
+    config
+        Sizes and thresholds.
+    rig
+        ``(1 or 2, 4, 4)`` T_body_camera; the body is the first camera.
     """
 
-    def __init__(self, config: MapperConfig) -> None:
-        self._config = config
+    def __init__(self, config: MapperConfig, rig: NDArray[np.float64]) -> None:
+        self._config, self._rig = config, rig
         self.keyframes: list[Keyframe] = []
 
     def __len__(self) -> int:
@@ -72,12 +79,11 @@ class Window:
         table = table_of([keyframe.view for keyframe in self.keyframes])
         if not len(table.ids):
             return
-        points = triangulate(table, poses)
-        for _ in range(self._config.passes):
-            weights = np.where(points.distances < limit, points.weights, 0.0)
-            chosen = _strongest(table, weights, self._config.max_landmarks)
-            poses = smooth(table, poses, weights, chosen, self._anchors(poses))
-            points = refine_points(points.places, table, poses)
+        points = triangulate(table, table.cameras(poses, self._rig))
+        weights = np.where(points.distances < limit, points.weights, 0.0)
+        chosen = _strongest(table, weights, self._config.max_landmarks)
+        poses = smooth(table, poses, weights, chosen, self._rig, self._anchors(poses))
+        points = refine_points(points.places, table, table.cameras(poses, self._rig))
         for keyframe, pose in zip(self.keyframes, poses, strict=True):
             keyframe.pose = pose
         self._keep(table, points, limit, landmarks)
@@ -86,7 +92,8 @@ class Window:
         held = max(len(poses) - self._config.free, 1)
         ways = np.linalg.norm(poses[:, :3, 3] - poses[0, :3, 3], axis=1)
         far = int(np.argmax(ways))
-        scale = [Anchor(far, turn=1.0, shift=_SCALE * ways[far])] if far >= held else []
+        free = far >= held and len(self._rig) == 1
+        scale = [Anchor(far, turn=1.0, shift=_SCALE * ways[far])] if free else []
         return [*map(Anchor, range(held)), *scale]
 
     def _keep(self, table: Table, points: Points, limit: float, landmarks: Landmarks) -> None:
