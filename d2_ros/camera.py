@@ -317,37 +317,31 @@ def _plain_distortion(
     return model, distortion
 
 
-def pair_transform(
-    left: tuple[ArrayLike, ArrayLike], right: tuple[ArrayLike, ArrayLike], rectified: bool = False
-) -> NDArray[np.float64] | None:
-    """Pose of the right camera of a stereo pair in the left one's frame.
+def on_pair(r: ArrayLike, p: ArrayLike, rectified: bool = False) -> NDArray[np.float64] | None:
+    """Where a camera is on its stereo pair, by its ``sensor_msgs/CameraInfo``.
 
     Parameters
     ----------
-    left, right
-        R (3x3) and P (3x4) of their ``sensor_msgs/CameraInfo``, row-major, of one calibration as a
-        pair: P's last column holds the baseline times the focal length (REP 104).
+    r, p
+        R (3x3) and P (3x4), row-major: P's last column is the baseline times the focal length.
     rectified
-        The images are rectified: the cameras' frames are those that R leads to.
+        The images are rectified, and R leads to their frame.
 
     Returns
     -------
-    ``(4, 4)`` ``T_left_right``, m; None where P says no baseline or is unusable.
+    ``(4, 4)`` ``T_pair_camera``, m, of which the pair's frame is that of the rectified left camera;
+    None where R and P are unusable.
     """
-    turns, places = [], []
-    for r, p in (left, right):
-        projection = np.asarray(p, np.float64).reshape(3, 4)
-        turns.append(np.eye(3) if rectified else np.asarray(r, np.float64).reshape(3, 3))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            places.append(projection[:2, 3] / projection[[0, 1], [0, 1]])
-    way = np.append(places[1] - places[0], 0.0)
-    orthonormal = all(np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) for turn in turns)
-    if not (np.isfinite(way).all() and way.any() and orthonormal):
+    turn, projection = np.array(r, np.float64).reshape(3, 3), np.array(p, np.float64).reshape(3, 4)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        place = -projection[:2, 3] / projection[[0, 1], [0, 1]]
+    if not (np.isfinite(place).all() and np.allclose(turn @ turn.T, np.eye(3), atol=1e-3)):
         return None
-    T_left_right = np.eye(4)
-    T_left_right[:3, :3] = turns[0].T @ turns[1]
-    T_left_right[:3, 3] = -turns[0].T @ way
-    return T_left_right
+    T_pair_camera = np.eye(4)
+    T_pair_camera[:2, 3] = place
+    if not rectified:
+        T_pair_camera[:3, :3] = turn
+    return T_pair_camera
 
 
 Rectification = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -371,4 +365,5 @@ def rectification(
     size, none = (left.width, left.height), np.zeros(5)
     # Of the distortion only the focal length of P would know, which nothing here depends on.
     R1, R2, P1, P2, *_ = cv2.stereoRectify(left.matrix, none, right.matrix, none, size, turn, shift)
-    return (R1, P1), (R2, P2)
+    first, second, third, fourth = (np.asarray(part, np.float64) for part in (R1, P1, R2, P2))
+    return (first, second), (third, fourth)

@@ -26,20 +26,29 @@ class RightCamera:
         Of the right camera, in time order.
     frontend
         Of the right camera; shares the left one's network.
+    T_left_right
+        ``(4, 4)`` where it is, m; None where that is not known.
 
     Attributes
     ----------
+    T_left_right
+        As given.
     pairs
         How many frames have had a partner.
     """
 
-    def __init__(self, frames: Iterable[Frame], frontend: FrontEnd) -> None:
+    def __init__(
+        self,
+        frames: Iterable[Frame],
+        frontend: FrontEnd,
+        T_left_right: NDArray[np.float64] | None = None,
+    ) -> None:
         from d2_ros.sources.pairs import Partners
 
         tolerance = frontend.config.input.sync_tolerance or TOLERANCE
         self._frontend = frontend
         self._partners = Partners(frames, round(tolerance * 1e9))
-        self.pairs = 0
+        self.pairs, self.T_left_right = 0, T_left_right
 
     def reset(self) -> None:
         """Begin anew: the left camera's window was dropped."""
