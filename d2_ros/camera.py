@@ -344,6 +344,16 @@ def on_pair(r: ArrayLike, p: ArrayLike, rectified: bool = False) -> NDArray[np.f
     return T_pair_camera
 
 
+def right_of(
+    T_pair_left: NDArray[np.float64] | None, T_pair_right: NDArray[np.float64] | None
+) -> NDArray[np.float64] | None:
+    """``(4, 4)`` T_left_right of two cameras on one body, m; None where it is not known."""
+    if T_pair_left is None or T_pair_right is None:
+        return None
+    T_left_right = np.linalg.inv(T_pair_left) @ T_pair_right
+    return T_left_right if T_left_right[:3, 3].any() else None
+
+
 Rectification = tuple[NDArray[np.float64], NDArray[np.float64]]
 """R (3x3) and P (3x4) of a ``sensor_msgs/CameraInfo``."""
 

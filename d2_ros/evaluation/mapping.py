@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -29,6 +29,8 @@ METHODS = {
     "klt": "corners and Lucas-Kanade, all covariances equal",
     "sift": "RootSIFT from frame to frame, all covariances equal",
 }
+"""Of a stereo pair the right places are: those of ``stereo``; the right detections next to these;
+Lucas-Kanade from left to right; RootSIFT matched from left to right."""
 
 Figures = dict[str, float | int | str]
 

@@ -69,6 +69,9 @@ class MapperConfig:
     keep_landmarks: int = _param(
         100_000, "Landmarks that the map keeps; the oldest are forgotten.", low=100, high=10_000_000
     )
+    stereo: bool = _param(
+        False, "The front-end's camera is the left one of a pair (node only): in metres."
+    )
     frame: str = _param(
         "map", "Frame of the map (node only): x forward, y left, z up as the first keyframe looks."
     )

@@ -98,6 +98,11 @@ class Mapper:
         self._recent: deque[View] = deque(maxlen=_RECENT)
         self._last: dict[str, int] = {}
 
+    @property
+    def metric(self) -> bool:
+        """Whether the map is in metres."""
+        return len(self._rig) > 1
+
     def reset(self) -> None:
         """Forget the map."""
         self._begin()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections import deque
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -19,11 +18,13 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from d2_ros.camera import right_of
 from d2_ros.config import with_values
 from d2_ros.errors import D2RosError
 from d2_ros.mapper.config import MapperConfig
+from d2_ros.mapper.inbox import Inbox
 from d2_ros.mapper.mapper import Mapper
-from d2_ros.mapper.trajectory import landmark_rows, ply_bytes, tum_lines
+from d2_ros.mapper.observations import Right
 from d2_ros.node.calibration import Calibration
 from d2_ros.node.diagnostics import make_array, make_status, process_memory_mb
 from d2_ros.node.executor import run_node
@@ -32,14 +33,13 @@ from d2_ros.node.mailbox import Mailbox, Worker
 from d2_ros.node.mapper_outputs import MapperOutputs
 from d2_ros.node.messages import stamp_of
 from d2_ros.node.parameters import declare_all, overrides
-from d2_ros.records import FEATURES, TRACKS, unpack
+from d2_ros.records import FEATURES, STEREO, TRACKS, landmark_rows, unpack
+from d2_ros.sources.ply import ply_bytes
+from d2_ros.sources.trajectories import tum_lines
 
-LAYOUTS = {"features": FEATURES, "tracks": TRACKS}
-CAMERA_INFO = "camera/camera_info"
+LAYOUTS = {"features": FEATURES, "tracks": TRACKS, "stereo": STEREO}
+CAMERA_INFO, RIGHT_CAMERA_INFO = "camera/camera_info", "right/camera_info"
 INPUT_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-AHEAD = 10
-"""Windows that wait for the features of their frame; each supersedes those before."""
-
 DIAGNOSTICS_PERIOD = 1.0
 STOP_PATIENCE = 1.0
 
@@ -66,17 +66,18 @@ class MapperNode(Node):
         self.mapper = Mapper(self.config)
         self._lock = Lock()  # of the mapper: the services are called in the executor's thread
         # Played fast, the few `tracks` would overtake the many `features`: they wait for theirs.
-        self._ahead: deque[tuple[int, Any]] = deque(maxlen=AHEAD)
-        self._reached = -1
+        self._inbox: Inbox[tuple[Header, Any]] = Inbox(self.config.stereo)
         self._last_error, self._failed, self._uncalibrated = "", 0, 0
-        self._calibration = Calibration(self.config.rectified)
+        self._calibrations = {CAMERA_INFO: Calibration(self.config.rectified)}
+        if self.config.stereo:
+            self._calibrations[RIGHT_CAMERA_INFO] = Calibration(self.config.rectified)
         self._outputs = MapperOutputs(self, self.config.frame, self.config.path_length)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_service(Trigger, "~/save_map", self._on_save)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._mailbox: Mailbox[PointCloud2] = Mailbox()
         self._worker = Worker(self._mailbox, self._handle, self._wake)
-        for topic in LAYOUTS:
+        for topic in LAYOUTS if self.config.stereo else ("features", "tracks"):
             self.create_subscription(
                 PointCloud2,
                 f"d2_frontend/camera/{topic}",
@@ -84,8 +85,8 @@ class MapperNode(Node):
                 INPUT_QOS,
                 callback_group=WaitWhile(partial(self._mailbox.full, topic)),
             )
-        receive = self._calibration.receive
-        self.create_subscription(CameraInfo, CAMERA_INFO, receive, INFO_QOS)
+        for topic, calibration in self._calibrations.items():
+            self.create_subscription(CameraInfo, topic, calibration.receive, INFO_QOS)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # use_sim_time may stand still
         self.create_timer(DIAGNOSTICS_PERIOD, self.publish_diagnostics, clock=steady)
         self._look = self.create_timer(LOOK_PERIOD, self._look_for_latched, clock=steady)
@@ -100,12 +101,15 @@ class MapperNode(Node):
 
     def _look_for_latched(self) -> None:
         """Also hear a latched camera_info, where somebody offers one, until any has come."""
-        publishers = self.get_publishers_info_by_topic(self.resolve_topic_name(CAMERA_INFO))
-        latched = any(info.qos_profile.durability == LATCHED for info in publishers)
-        if latched and not self._calibration.arrived:
-            receive = self._calibration.receive
-            self.create_subscription(CameraInfo, CAMERA_INFO, receive, LATCHED_INFO_QOS)
-        if latched or self._calibration.arrived:
+        waiting = 0
+        for topic, calibration in self._calibrations.items():
+            publishers = self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
+            latched = any(info.qos_profile.durability == LATCHED for info in publishers)
+            if latched and not calibration.arrived:
+                receive = calibration.receive
+                self.create_subscription(CameraInfo, topic, receive, LATCHED_INFO_QOS)
+            waiting += not (latched or calibration.arrived)
+        if not waiting:
             self._look.cancel()
 
     def _handle(self, topic: str, message: PointCloud2) -> None:
@@ -124,22 +128,31 @@ class MapperNode(Node):
             self.get_logger().error(text, throttle_duration_sec=10.0)
 
     def _update(self, topic: str, header: Header, rows: Any) -> None:
-        camera, stamp, mapper = self._calibration.camera, stamp_of(header), self.mapper
+        camera = self._calibrations[CAMERA_INFO].camera
         if camera is None:
             self._uncalibrated += 1
-        elif topic == "tracks":
-            self._ahead.append((stamp, rows))
-        else:
-            if stamp < self._reached:
-                self._ahead.clear()  # time has jumped: they are of another run
-            self._reached = stamp
-            pose = mapper.add_features(stamp, rows, camera)
+            return
+        for ready in self._inbox.put(topic, stamp_of(header), (header, rows)):
+            stamp, (own, told) = ready.stamp, ready.message
+            if ready.topic == "tracks":
+                if self.mapper.add_tracks(stamp, told, camera):
+                    self._outputs.publish_map(stamp, self.mapper)
+                continue
+            right = None if ready.stereo is None else self._right(ready.stereo[1])
+            pose = self.mapper.add_features(stamp, told, camera, right)
             if pose is not None:
-                self._outputs.publish_pose(stamp, header.frame_id, pose)
-        while camera is not None and self._ahead and self._ahead[0][0] <= self._reached:
-            at, told = self._ahead.popleft()
-            if mapper.add_tracks(at, told, camera):
-                self._outputs.publish_map(at, mapper)
+                self._outputs.publish_pose(stamp, own.frame_id, pose)
+
+    def _right(self, rows: Any) -> Right | None:
+        """What the right camera sees, where its calibration says where it is."""
+        left, right = (self._calibrations[name] for name in (CAMERA_INFO, RIGHT_CAMERA_INFO))
+        camera, T_left_right = right.camera, right_of(left.mount, right.mount)
+        if camera is not None and T_left_right is not None:
+            return Right(rows, camera, T_left_right)
+        text = "the camera_info of the pair does not say how far apart its cameras are (R and P as "
+        self._last_error = text + "a stereo calibration gives them); without it there are no metres"
+        self.get_logger().warning(self._last_error, throttle_duration_sec=10.0)
+        return None
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._lock:
@@ -175,7 +188,7 @@ class MapperNode(Node):
         values |= {"failed": self._failed, "last_error": self._last_error}
         values |= {"uncalibrated": self._uncalibrated, "process_memory_mb": process_memory_mb()}
         complaint = "lost" if mapper.state == "lost" else ""
-        if self._calibration.camera is None and self._uncalibrated:
+        if self._calibrations[CAMERA_INFO].camera is None and self._uncalibrated:
             complaint = "no calibration: no camera_info that is usable has come"
         level = DiagnosticStatus.WARN if complaint else DiagnosticStatus.OK
         status = make_status(level, "map", complaint or mapper.state, values, "d2_mapper")

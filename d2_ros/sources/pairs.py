@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from d2_ros.camera import right_of
 from d2_ros.sources.base import Frame, Source
 
 
@@ -26,11 +27,7 @@ def pair_pose(left: Source, right: Source) -> NDArray[np.float64] | None:
         isinstance(left, Mounted) and isinstance(right, Mounted)
     ):
         return None  # what they call their body need not be the same
-    T_body_left, T_body_right = left.mount(), right.mount()
-    if T_body_left is None or T_body_right is None:
-        return None
-    T_left_right = np.linalg.inv(T_body_left) @ T_body_right
-    return T_left_right if T_left_right[:3, 3].any() else None
+    return right_of(left.mount(), right.mount())
 
 
 class Partners:

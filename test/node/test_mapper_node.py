@@ -20,10 +20,11 @@ from nav_msgs.msg import Path as PathMessage
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from scene import CAMERA, SECOND, Scene, tracks
+from scene import CAMERA, SECOND, T_LEFT_RIGHT, Scene, tracks
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_srvs.srv import Trigger
 
+from d2_ros.camera import rectification
 from d2_ros.node.mapper_node import MapperNode
 from d2_ros.node.mapper_outputs import T_MAP_WORLD
 from d2_ros.node.messages import make_camera_info, make_cloud, make_header, stamp_of
@@ -41,6 +42,8 @@ class Front(Node):
         self.features = advertise(PointCloud2, "/d2_frontend/camera/features", ALL)
         self.tracks = advertise(PointCloud2, "/d2_frontend/camera/tracks", ALL)
         self.infos = advertise(CameraInfo, "/camera/camera_info", 10)
+        self.stereo = advertise(PointCloud2, "/d2_frontend/camera/stereo", ALL)
+        self.right_infos = advertise(CameraInfo, "/right/camera_info", 10)
         self.odometry: list[Odometry] = []
         self.paths: list[PathMessage] = []
         self.clouds: list[PointCloud2] = []
@@ -62,11 +65,19 @@ class Front(Node):
         heard = self.count_publishers("/d2_mapper/odometry") > 0
         return heard and all(each.get_subscription_count() > 0 for each in publishers)
 
-    def play(self, scene: Scene, numbers: Any = None) -> None:
+    def play(self, scene: Scene, numbers: Any = None, pair: Any = None) -> None:
+        """Send a scene; `pair` is R and P of both cameras of a pair."""
         for number in range(scene.frames) if numbers is None else numbers:
             stamp, rows = scene.stamp(number), scene.features(number)
             header = make_header(stamp, "camera_optical")
-            self.infos.publish(make_camera_info(header, CAMERA, 640, 480))
+            info = make_camera_info(header, CAMERA, 640, 480)
+            if pair is not None:
+                self.stereo.publish(make_cloud(header, scene.right(number, rows).rows))
+                other = make_camera_info(header, CAMERA, 640, 480)
+                for sent, (turn, projection) in zip((info, other), pair, strict=True):
+                    sent.r, sent.p = turn.ravel(), projection.ravel()
+                self.right_infos.publish(other)
+            self.infos.publish(info)
             if number == (numbers or [0])[0]:
                 time.sleep(0.3)  # best effort: it may take another way than the clouds
             if number % 4 == 0:
@@ -169,6 +180,27 @@ def test_what_the_front_end_says_becomes_odometry_path_and_landmarks(
     assert front.clouds[-1].width > 200
     graph.wait(lambda: front.statuses and front.statuses[-1]["frames"] == "40")
     assert front.statuses[-1]["message"] == "tracking"
+
+
+def test_a_stereo_pair_gives_odometry_in_metres(graph: Any, front: Front, make_node: Any) -> None:
+    make_node(stereo=True)
+    graph.wait(lambda: front.connected() and front.right_infos.get_subscription_count() > 0)
+    graph.wait(lambda: front.stereo.get_subscription_count() > 0)
+    scene = Scene()
+    front.play(scene, pair=rectification(CAMERA, CAMERA, T_LEFT_RIGHT))
+    graph.wait(lambda: front.stamps()[-1:] == [scene.stamp(39)])
+    begun = [number for number in range(40) if scene.stamp(number) in front.stamps()]
+    assert len(begun) >= 39  # but for the first: its keyframe comes after it
+    true = scene.poses[begun][:, :3, 3] @ scene.poses[0][:3, :3] @ T_MAP_WORLD[:3, :3].T
+    assert np.abs(positions(front.odometry) - true).max() < 0.05  # of a way of 3.6 m
+
+
+def test_a_pair_whose_distance_is_not_said_warns(graph: Any, front: Front, make_node: Any) -> None:
+    make_node(stereo=True)
+    graph.wait(lambda: front.connected() and front.right_infos.get_subscription_count() > 0)
+    plain = (np.eye(3), np.column_stack([CAMERA.matrix, np.zeros(3)]))
+    front.play(Scene(frames=6), pair=(plain, plain))
+    graph.wait(lambda: front.statuses and "how far apart" in front.statuses[-1]["last_error"])
 
 
 # Alone it passes; twice beside the whole suite the last odometry had not come after 20 s, for a
