@@ -35,6 +35,8 @@ class RightCamera:
         As given.
     pairs
         How many frames have had a partner.
+    seen
+        What the front-end says of the last of these.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class RightCamera:
         self._frontend = frontend
         self._partners = Partners(frames, round(tolerance * 1e9))
         self.pairs, self.T_left_right = 0, T_left_right
+        self.seen: FrameResult | None = None
 
     def reset(self) -> None:
         """Begin anew: the left camera's window was dropped."""
@@ -69,7 +72,7 @@ class RightCamera:
         right = self._partners.at(left.stamp)
         if right is None or left.camera is None or right.camera is None:
             return None
-        seen = self._frontend.process(right.image, right.stamp, right.camera)
+        seen = self.seen = self._frontend.process(right.image, right.stamp, right.camera)
         self.pairs += 1
         views = (
             StereoView(left.image, left.camera, result),
