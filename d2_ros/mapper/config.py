@@ -72,6 +72,12 @@ class MapperConfig:
     stereo: bool = _param(
         False, "The front-end's camera is the left one of a pair (node only): in metres."
     )
+    imu_topic: str = _param(
+        "", "sensor_msgs/Imu on the camera's body (node only): in metres. Empty: none."
+    )
+    imu_calibration: str = _param(
+        "", "YAML file of that IMU's place and noise; docs/mappers/d2_mapper.md (node only)."
+    )
     frame: str = _param(
         "map", "Frame of the map (node only): x forward, y left, z up as the first keyframe looks."
     )

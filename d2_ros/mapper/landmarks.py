@@ -46,6 +46,13 @@ class Landmarks:
         self.places = np.concatenate([self.places[old], places])[order]
         self.covariances = np.concatenate([self.covariances[old], covariances])[order]
 
+    def transform(
+        self, origin: NDArray[np.float64], scale: float, turn: NDArray[np.float64]
+    ) -> None:
+        """Turn and stretch them about a place."""
+        self.places = origin + scale * (self.places - origin) @ turn.T
+        self.covariances = scale**2 * turn @ self.covariances @ turn.T
+
     def find(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the rows of `ids` that are known, and the landmarks' own rows."""
         there = np.searchsorted(self.ids, ids)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from d2_ros.camera import Camera
 from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.geometry import refine_pose, residuals, search_pose
+from d2_ros.mapper.inertial import Imu, ImuCalibration
 from d2_ros.mapper.landmarks import Landmarks
 from d2_ros.mapper.observations import Right, View, view_of, views_of
 from d2_ros.mapper.start import stereo_start, two_view_start
@@ -20,6 +23,9 @@ from d2_ros.mapper.window import Window
 
 _RECENT = 100
 """Frames whose observations are remembered until a map begins."""
+
+_ALIGNED = 50
+"""Keyframes by which metres are found where there is an IMU."""
 
 _TIMES = 1000
 """Times that are remembered of frames and of keyframes."""
@@ -64,7 +70,7 @@ class Counts:
 
 
 class Mapper:
-    """A map from the rows of a camera's topics: up to scale, or of a stereo pair in metres.
+    """A map from the rows of a camera's topics: up to scale; of a stereo pair or an IMU in metres.
 
     It begins with two keyframes, or one of a pair (:mod:`d2_ros.mapper.start`), places every frame
     by the landmarks that it sees, and smooths the window with each keyframe. Where too few
@@ -82,8 +88,11 @@ class Mapper:
         The map. The world is the first keyframe.
     """
 
-    def __init__(self, config: MapperConfig | None = None) -> None:
+    def __init__(
+        self, config: MapperConfig | None = None, imu: ImuCalibration | None = None
+    ) -> None:
         self.config = config or MapperConfig()
+        self._imu = None if imu is None else Imu(imu)
         self.counts = Counts()
         self._begin()
 
@@ -94,6 +103,8 @@ class Mapper:
         self._rig = np.eye(4)[None]
         self._rights: dict[int, Right] = {}
         self._window = Window(self.config, self._rig)
+        if self._imu is not None:
+            self._imu.reset()
         self._pending: list[View] = []
         self._recent: deque[View] = deque(maxlen=_RECENT)
         self._last: dict[str, int] = {}
@@ -101,7 +112,20 @@ class Mapper:
     @property
     def metric(self) -> bool:
         """Whether the map is in metres."""
-        return len(self._rig) > 1
+        return self._imu.aligned if self._imu else len(self._rig) > 1
+
+    def add_imu(self, stamp: int, values: Sequence[float] | NDArray[np.float64]) -> None:
+        """Take a sample of the IMU, before the frames that are later.
+
+        Parameters
+        ----------
+        stamp
+            Integer nanoseconds.
+        values
+            Angular velocity x, y, z (rad/s) and specific force x, y, z (m/s^2).
+        """
+        if self._imu is not None:
+            self._imu.add(stamp, values)
 
     def reset(self) -> None:
         """Forget the map."""
@@ -127,7 +151,7 @@ class Mapper:
 
         Returns
         -------
-        ``(4, 4)`` T_world_camera; None while it is not known.
+        ``(4, 4)`` T_world_camera; None while it is not known, with an IMU while metres are not.
         """
         began = time.thread_time()
         if not self._in_time("features", stamp):
@@ -148,7 +172,7 @@ class Mapper:
             self.state = "lost" if pose is None else "tracking"
             self.counts.lost += pose is None
         self.counts.frame_ms.append((time.thread_time() - began) * 1e3)
-        return pose
+        return pose if self._imu is None or self.metric else None
 
     def add_tracks(self, stamp: int, rows: NDArray[np.void], camera: Camera) -> bool:
         """Take over the keyframe window as it has been solved; return whether the map has changed.
@@ -179,6 +203,8 @@ class Mapper:
                 changed |= self._enter(view, camera.focal)
         if changed:
             self._smooth(camera.focal)
+            if self._imu is not None and not self._imu.aligned:
+                self._align(self._imu, camera.focal)
         self.counts.keyframe_ms.append((time.thread_time() - began) * 1e3)
         return changed
 
@@ -213,6 +239,23 @@ class Mapper:
         self._window.smooth(focal, self.landmarks)
         for keyframe in self._window.keyframes:
             self.trajectory.add_keyframe(keyframe.view.stamp, keyframe.pose)
+
+    def _align(self, imu: Imu, focal: float) -> None:
+        """Turn the segment to gravity (y is down) and to metres, as soon as the motion tells."""
+        known = self.trajectory.keyframes
+        stamps = [stamp for stamp in sorted(known) if stamp >= self._segment][-_ALIGNED:]
+        poses = np.stack([known[stamp] for stamp in stamps])
+        found = imu.align(stamps, poses, len(self._rig) > 1)
+        if found is None:
+            return
+        scale, down = found
+        turn = Rotation.align_vectors([[0.0, 1.0, 0.0]], [down])[0].as_matrix()
+        origin = self.trajectory.keyframes[self._segment][:3, 3].copy()
+        self.trajectory.transform(self._segment, scale, turn)
+        self.landmarks.transform(origin, scale, turn)
+        for keyframe in self._window.keyframes:
+            keyframe.pose = self.trajectory.keyframes[keyframe.view.stamp]
+        self._smooth(focal)
 
     def _place(self, view: View, focal: float) -> NDArray[np.float64] | None:
         """Place a view by the landmarks, from where the last motion leads to or from anywhere."""
@@ -262,7 +305,10 @@ class Mapper:
         return True
 
     def _begin_segment(self, first: View, origin: NDArray[np.float64] | None) -> None:
-        self._pending, self._window = [], Window(self.config, self._rig)
+        self._pending, self._window = [], Window(self.config, self._rig, self._imu)
+        self._segment = first.stamp
+        if self._imu is not None:
+            self._imu.reset()
         self.landmarks = Landmarks(self.config.keep_landmarks)
         self._insert(first, np.eye(4) if origin is None else origin)
         self.counts.segments += 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import gtsam
 import numpy as np
@@ -45,6 +46,18 @@ class Anchor:
     shift: float = _HELD
 
 
+class Motion(Protocol):
+    """What is known of the views' motion beside what they see."""
+
+    def add_to(self, graph: gtsam.NonlinearFactorGraph, values: gtsam.Values) -> None:
+        """Add factors and variables; the poses are 0, 1, ..."""
+        ...
+
+    def take(self, solved: gtsam.Values) -> None:
+        """Take over a solution."""
+        ...
+
+
 def smooth(
     table: Table,
     poses: NDArray[np.float64],
@@ -52,6 +65,7 @@ def smooth(
     chosen: NDArray[np.int64],
     rig: NDArray[np.float64],
     anchors: Sequence[Anchor],
+    motion: Motion | None = None,
 ) -> NDArray[np.float64]:
     """Return poses that agree better with the observations.
 
@@ -69,6 +83,8 @@ def smooth(
         ``(1 or 2, 4, 4)`` T_body_camera of the eyes.
     anchors
         Enough of them to fix the map's place, orientation and scale.
+    motion
+        What an IMU says of the views.
     """
     graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
     for number, pose in enumerate(poses):
@@ -79,6 +95,8 @@ def smooth(
         prior = gtsam.PriorFactorPose3(anchor.view, values.atPose3(anchor.view), noise)
         graph.add(prior)
     _add_landmarks(graph, table, weights, chosen, rig)
+    if motion is not None:
+        motion.add_to(graph, values)
     params = gtsam.LevenbergMarquardtParams()
     params.setMaxIterations(_ROUNDS)
     params.setRelativeErrorTol(1e-3)
@@ -87,7 +105,11 @@ def smooth(
     except RuntimeError:  # a keyframe that nothing holds
         return poses
     result = np.stack([solved.atPose3(number).matrix() for number in range(len(poses))])
-    return result if np.isfinite(result).all() else poses
+    if not np.isfinite(result).all():
+        return poses
+    if motion is not None:
+        motion.take(solved)
+    return result
 
 
 def _add_landmarks(

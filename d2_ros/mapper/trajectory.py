@@ -39,6 +39,21 @@ class Trajectory:
         self.keyframes[stamp] = pose
         self._put(stamp, stamp, np.eye(4))
 
+    def transform(self, since: int, scale: float, turn: NDArray[np.float64]) -> None:
+        """Turn and stretch what hangs on the keyframes from `since` on, about the first of them."""
+        origin = self.keyframes[since][:3, 3].copy()
+        for stamp, pose in self.keyframes.items():
+            if stamp >= since:
+                new = np.eye(4)
+                new[:3, :3] = turn @ pose[:3, :3]
+                new[:3, 3] = origin + scale * turn @ (pose[:3, 3] - origin)
+                self.keyframes[stamp] = new
+        for stamp, (reference, relative) in self._frames.items():
+            if reference >= since:
+                stretched = relative.copy()
+                stretched[:3, 3] *= scale
+                self._frames[stamp] = reference, stretched
+
     def _put(self, stamp: int, reference: int, relative: NDArray[np.float64]) -> None:
         if stamp not in self._frames:
             insort(self._stamps, stamp)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.geometry import Points, depth_errors, refine_points, triangulate
+from d2_ros.mapper.inertial import Imu
 from d2_ros.mapper.landmarks import Landmarks
 from d2_ros.mapper.observations import Table, View, table_of
 from d2_ros.mapper.smoothing import OUTLIER, Anchor, smooth
@@ -38,10 +39,14 @@ class Window:
         Sizes and thresholds.
     rig
         ``(1 or 2, 4, 4)`` T_body_camera; the body is the first camera.
+    imu
+        Beside the camera. Once it is aligned it holds scale and gravity, and all move but one.
     """
 
-    def __init__(self, config: MapperConfig, rig: NDArray[np.float64]) -> None:
-        self._config, self._rig = config, rig
+    def __init__(
+        self, config: MapperConfig, rig: NDArray[np.float64], imu: Imu | None = None
+    ) -> None:
+        self._config, self._rig, self._imu = config, rig, imu
         self.keyframes: list[Keyframe] = []
 
     def __len__(self) -> int:
@@ -82,11 +87,25 @@ class Window:
         points = triangulate(table, table.cameras(poses, self._rig))
         weights = np.where(points.distances < limit, points.weights, 0.0)
         chosen = _strongest(table, weights, self._config.max_landmarks)
-        poses = smooth(table, poses, weights, chosen, self._rig, self._anchors(poses))
+        poses = self._moved(table, poses, weights, chosen)
         points = refine_points(points.places, table, table.cameras(poses, self._rig))
         for keyframe, pose in zip(self.keyframes, poses, strict=True):
             keyframe.pose = pose
         self._keep(table, points, limit, landmarks)
+
+    def _moved(
+        self,
+        table: Table,
+        poses: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        chosen: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        imu = self._imu
+        if imu is None or not imu.aligned:
+            return smooth(table, poses, weights, chosen, self._rig, self._anchors(poses))
+        motion = imu.motion([keyframe.view.stamp for keyframe in self.keyframes])
+        bodies, rig = poses @ imu.calibration.T_cam_imu, imu.T_imu_cam @ self._rig
+        return smooth(table, bodies, weights, chosen, rig, [Anchor(0)], motion) @ imu.T_imu_cam
 
     def _anchors(self, poses: NDArray[np.float64]) -> list[Anchor]:
         held = max(len(poses) - self._config.free, 1)

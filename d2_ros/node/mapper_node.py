@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections import deque
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -14,7 +15,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, PointCloud2
+from sensor_msgs.msg import CameraInfo, Imu, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
@@ -23,6 +24,7 @@ from d2_ros.config import with_values
 from d2_ros.errors import D2RosError
 from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.inbox import Inbox
+from d2_ros.mapper.inertial import ImuCalibration, read_imu_calibration
 from d2_ros.mapper.mapper import Mapper
 from d2_ros.mapper.observations import Right
 from d2_ros.node.calibration import Calibration
@@ -34,12 +36,16 @@ from d2_ros.node.mapper_outputs import MapperOutputs
 from d2_ros.node.messages import stamp_of
 from d2_ros.node.parameters import declare_all, overrides
 from d2_ros.records import FEATURES, STEREO, TRACKS, landmark_rows, unpack
+from d2_ros.sources.imu import sample_of
 from d2_ros.sources.ply import ply_bytes
 from d2_ros.sources.trajectories import tum_lines
 
 LAYOUTS = {"features": FEATURES, "tracks": TRACKS, "stereo": STEREO}
 CAMERA_INFO, RIGHT_CAMERA_INFO = "camera/camera_info", "right/camera_info"
 INPUT_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+IMU_QOS = QoSProfile(depth=10_000, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Samples wait for the worker's next message."""
+
 DIAGNOSTICS_PERIOD = 1.0
 STOP_PATIENCE = 1.0
 
@@ -59,11 +65,12 @@ class MapperNode(Node):
         super().__init__("d2_mapper", **kwargs)
         try:
             self.config = with_values(MapperConfig(), overrides(self), "config/mapper.yaml lists")
+            calibration = _imu_calibration(self.config)
         except D2RosError:
             self.destroy_node()
             raise
         declare_all(self, self.config)
-        self.mapper = Mapper(self.config)
+        self.mapper = Mapper(self.config, calibration)
         self._lock = Lock()  # of the mapper: the services are called in the executor's thread
         # Played fast, the few `tracks` would overtake the many `features`: they wait for theirs.
         self._inbox: Inbox[tuple[Header, Any]] = Inbox(self.config.stereo)
@@ -85,8 +92,11 @@ class MapperNode(Node):
                 INPUT_QOS,
                 callback_group=WaitWhile(partial(self._mailbox.full, topic)),
             )
-        for topic, calibration in self._calibrations.items():
-            self.create_subscription(CameraInfo, topic, calibration.receive, INFO_QOS)
+        for topic, known in self._calibrations.items():
+            self.create_subscription(CameraInfo, topic, known.receive, INFO_QOS)
+        self._samples: deque[Imu] = deque(maxlen=IMU_QOS.depth)
+        if self.config.imu_topic:
+            self.create_subscription(Imu, self.config.imu_topic, self._samples.append, IMU_QOS)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # use_sim_time may stand still
         self.create_timer(DIAGNOSTICS_PERIOD, self.publish_diagnostics, clock=steady)
         self._look = self.create_timer(LOOK_PERIOD, self._look_for_latched, clock=steady)
@@ -129,6 +139,9 @@ class MapperNode(Node):
 
     def _update(self, topic: str, header: Header, rows: Any) -> None:
         camera = self._calibrations[CAMERA_INFO].camera
+        while self._samples:
+            sample = self._samples.popleft()
+            self.mapper.add_imu(stamp_of(sample.header), sample_of(sample))
         if camera is None:
             self._uncalibrated += 1
             return
@@ -184,6 +197,7 @@ class MapperNode(Node):
             names = ("frames", "keyframes", "lost", "segments", "restarts", "out_of_order")
             values: dict[str, object] = {name: getattr(counts, name) for name in names}
             values |= {"landmarks": len(mapper.landmarks), "state": mapper.state}
+            values |= {"metric": mapper.metric}
             values |= {f"{name}_p50_ms": f"{t:.1f}" for name, t in counts.medians().items()}
         values |= {"failed": self._failed, "last_error": self._last_error}
         values |= {"uncalibrated": self._uncalibrated, "process_memory_mb": process_memory_mb()}
@@ -200,6 +214,13 @@ class MapperNode(Node):
         self._worker.stop(STOP_PATIENCE)
         self._worker.join()
         self.destroy_node()
+
+
+def _imu_calibration(config: MapperConfig) -> ImuCalibration | None:
+    if bool(config.imu_topic) != bool(config.imu_calibration):
+        missing = "imu_calibration" if config.imu_topic else "imu_topic"
+        raise D2RosError(f"an IMU needs its topic and its calibration; set {missing} as well")
+    return read_imu_calibration(Path(config.imu_calibration)) if config.imu_topic else None
 
 
 def _make() -> tuple[MapperNode, Executor]:

@@ -131,6 +131,24 @@ def camera_info(
     )
 
 
+def imu(stamp: int, frame_id: str, values: NDArray[np.float64]) -> Any:
+    """Return angular velocity and specific force, ``(6,)``, as an Imu that knows no orientation."""
+    turn, force = (
+        _message("geometry_msgs/msg/Vector3", **dict(zip("xyz", part.tolist(), strict=True)))
+        for part in (values[:3], values[3:])
+    )
+    return _message(
+        "sensor_msgs/msg/Imu",
+        header=header(stamp, frame_id),
+        orientation=_message("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+        orientation_covariance=np.array([-1.0, *[0.0] * 8]),
+        angular_velocity=turn,
+        angular_velocity_covariance=np.zeros(9),
+        linear_acceleration=force,
+        linear_acceleration_covariance=np.zeros(9),
+    )
+
+
 def pose(stamp: int, frame_id: str, matrix: NDArray[np.float64]) -> Any:
     """Return a ``(4, 4)`` pose in `frame_id` as a PoseStamped."""
     position = dict(zip("xyz", matrix[:3, 3].tolist(), strict=True))

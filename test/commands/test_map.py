@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from imu import CALIBRATION, samples
 from scene import CAMERA, SECOND, T_LEFT_RIGHT, Scene, tracks
 
 from d2_ros.camera import rectification
@@ -128,6 +130,38 @@ def test_a_stereo_pair_is_mapped_in_metres(d2_ros: Any, tmp_path: Path, truth: P
     assert abs(found["scale"] - 1) < 0.003
     assert d2_ros("map", bag, "--truth", truth, "--json", figures, "--mono").code == 0
     assert abs(json.loads(figures.read_text())["scale"] - 1) > 0.1
+
+
+@pytest.fixture
+def imu(tmp_path: Path) -> tuple[Path, Path]:
+    """Samples and calibration of an IMU on the scene's camera."""
+    scene, times = Scene(frames=60), np.arange(-0.1, 6.1, 1 / 200)
+    values = samples(lambda time: Scene.pose(scene, 10 * time), times, (0.0, 1.0, 0.0))
+    rows = [
+        f"{scene.begin + round(time * 1e9)},{','.join(map(str, sample))}"
+        for time, sample in zip(times, values.tolist(), strict=True)
+    ]
+    (tmp_path / "imu.csv").write_text("\n".join(rows))
+    told = {**vars(CALIBRATION), "T_cam_imu": CALIBRATION.T_cam_imu.tolist()}
+    (tmp_path / "imu.yaml").write_text(yaml.safe_dump(told))
+    return tmp_path / "imu.csv", tmp_path / "imu.yaml"
+
+
+def test_an_imu_gives_a_monocular_map_metres(d2_ros: Any, tmp_path: Path, imu: Any) -> None:
+    scene = Scene(frames=60, count=1500)
+    scene.points[:, 0] *= 1.6
+    stamps = np.array([scene.stamp(number) for number in range(60)])
+    (tmp_path / "truth.tum").write_text(tum_lines(stamps, scene.poses))
+    bag, figures = write(tmp_path / "a.mcap", scene), tmp_path / "f.json"
+    given = ("--truth", tmp_path / "truth.tum", "--json", figures, "--imu", imu[0])
+    done = d2_ros("map", bag, *given, "--imu-calibration", imu[1])
+    assert done.code == 0, done.err
+    found = json.loads(figures.read_text())
+    assert abs(found["scale"] - 1) < 0.015
+    assert found["absolute_error_m"] < 0.02
+    refused = d2_ros("map", bag, *given)
+    assert refused.code == 2
+    assert "give --imu-calibration as well" in refused.err
 
 
 def test_a_pair_whose_distance_is_not_said_is_refused(d2_ros: Any, tmp_path: Path) -> None:

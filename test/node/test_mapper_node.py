@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
+from imu import CALIBRATION, samples
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from scene import CAMERA, SECOND, T_LEFT_RIGHT, Scene, tracks
-from sensor_msgs.msg import CameraInfo, PointCloud2
+from sensor_msgs.msg import CameraInfo, Imu, PointCloud2
 from std_srvs.srv import Trigger
 
 from d2_ros.camera import rectification
@@ -195,6 +196,41 @@ def test_a_stereo_pair_gives_odometry_in_metres(graph: Any, front: Front, make_n
     assert np.abs(positions(front.odometry) - true).max() < 0.05  # of a way of 3.6 m
 
 
+def test_an_imu_gives_odometry_in_metres(
+    graph: Any, front: Front, make_node: Any, tmp_path: Path
+) -> None:
+    told = {**vars(CALIBRATION), "T_cam_imu": CALIBRATION.T_cam_imu.tolist()}
+    (tmp_path / "imu.yaml").write_text(yaml.safe_dump(told))
+    make_node(imu_topic="/imu", imu_calibration=str(tmp_path / "imu.yaml"))
+    sensor = front.create_publisher(Imu, "/imu", ALL)
+    graph.wait(lambda: front.connected() and sensor.get_subscription_count() > 0)
+    scene = Scene(frames=60, count=1500)
+    scene.points[:, 0] *= 1.6
+    times = np.arange(-0.1, 6.1, 1 / 200)
+    values = samples(lambda time: Scene.pose(scene, 10 * time), times, (0.0, 1.0, 0.0))
+    for time_, value in zip(times, values.tolist(), strict=True):
+        message = Imu(header=make_header(scene.begin + round(time_ * 1e9), "imu"))
+        for part, numbers in (
+            (message.angular_velocity, value[:3]),
+            (message.linear_acceleration, value[3:]),
+        ):
+            part.x, part.y, part.z = numbers
+        sensor.publish(message)
+    front.play(scene)
+    graph.wait(lambda: front.stamps()[-1:] == [scene.stamp(59)])
+    begun = [number for number in range(60) if scene.stamp(number) in front.stamps()]
+    true = scene.poses[begun][:, :3, 3]
+    assert (
+        abs(
+            np.linalg.norm(np.diff(positions(front.odometry)[[0, -1]], axis=0))
+            / np.linalg.norm(true[-1] - true[0])
+            - 1
+        )
+        < 0.02
+    )
+    graph.wait(lambda: front.statuses and front.statuses[-1]["metric"] == "True")
+
+
 def test_a_pair_whose_distance_is_not_said_warns(graph: Any, front: Front, make_node: Any) -> None:
     make_node(stereo=True)
     graph.wait(lambda: front.connected() and front.right_infos.get_subscription_count() > 0)
@@ -318,3 +354,17 @@ def test_an_unknown_parameter_is_refused() -> None:
     assert done.stderr.strip().splitlines()[-1] == (
         "d2_mapper: unknown parameter windw; config/mapper.yaml lists the known ones"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("imu_topic:=/imu", "set imu_calibration as well"),
+        ("imu_calibration:=imu.yaml", "set imu_topic as well"),
+    ],
+)
+def test_half_of_an_imu_is_refused(given: str, words: str) -> None:
+    command = [sys.executable, "-m", "d2_ros.node.mapper_node", "--ros-args", "-p", given]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 2
+    assert words in done.stderr

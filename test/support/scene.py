@@ -112,7 +112,7 @@ def play(
     stereo: bool = False,
 ):
     """Send frames to a mapper, every fourth one as a keyframe; return its answers."""
-    answers = []
+    answers: list[Any] = []
     for number in range(scene.frames) if numbers is None else numbers:
         stamp, rows = scene.stamp(number), scene.features(number)
         if change is not None:
