@@ -96,7 +96,7 @@ class MapperNode(Node):
             self.create_subscription(CameraInfo, topic, known.receive, INFO_QOS)
         self._samples: deque[Imu] = deque(maxlen=IMU_QOS.depth)
         if self.config.imu_topic:
-            self.create_subscription(Imu, self.config.imu_topic, self._samples.append, IMU_QOS)
+            self.create_subscription(Imu, self.config.imu_topic, self._on_imu, IMU_QOS)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # use_sim_time may stand still
         self.create_timer(DIAGNOSTICS_PERIOD, self.publish_diagnostics, clock=steady)
         self._look = self.create_timer(LOOK_PERIOD, self._look_for_latched, clock=steady)
@@ -104,6 +104,9 @@ class MapperNode(Node):
 
     def _receive(self, topic: str, message: PointCloud2) -> None:
         self._mailbox.put(topic, message)
+
+    def _on_imu(self, message: Imu) -> None:
+        self._samples.append(message)
 
     def _wake(self) -> None:
         if self.executor is not None:
