@@ -153,7 +153,7 @@ def refine_pose(
         except np.linalg.LinAlgError:
             return pose
         pose = moved(pose, step)
-        if np.abs(step).max() < 1e-7:
+        if np.abs(step).max() < 1e-6:
             break
     return pose
 
@@ -219,7 +219,7 @@ def triangulate(table: Table, cameras: NDArray[np.float64]) -> Points:
     right = table.roots @ (shift[:, :2] - table.rays * shift[:, 2:])[:, :, None]
     across = rows.swapaxes(1, 2)
     places = _solve(table.sums(across @ rows), table.sums((across @ right)[:, :, 0]))
-    return refine_points(places, table, cameras)
+    return refine_points(places, table, cameras, rounds=1)
 
 
 def refine_points(

@@ -128,8 +128,9 @@ def _seen(
     known &= (ids > 0) & (spread[:, 0] > 0)
     known &= spread[:, 0] * spread[:, 2] > spread[:, 1] ** 2
     found, first = np.unique(ids[known], return_index=True)
-    roots, sensible = _roots(pixels[known][first], spread[known][first], camera)
-    return found[sensible], rays[known][first][sensible], roots[sensible]
+    rays, pixels, spread = (part[known][first] for part in (rays, pixels, spread))
+    roots, sensible = _roots(rays, pixels, spread, camera)
+    return found[sensible], rays[sensible], roots[sensible]
 
 
 def views_of(
@@ -147,13 +148,16 @@ def views_of(
 
 
 def _roots(
-    pixels: NDArray[np.float64], spread: NDArray[np.float64], camera: Camera
+    rays: NDArray[np.float64],
+    pixels: NDArray[np.float64],
+    spread: NDArray[np.float64],
+    camera: Camera,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Roots of the information of bearings, and which of them are numbers."""
-    steps = np.array([[_STEP, 0.0], [-_STEP, 0.0], [0.0, _STEP], [0.0, -_STEP]])
-    around = camera.bearings((pixels + steps[:, None]).reshape(-1, 2))[:, :2]
-    right, left, below, above = around.reshape(4, -1, 2)
-    slope = np.stack([right - left, below - above], axis=-1) / (2 * _STEP)
+    steps = np.array([[_STEP, 0.0], [0.0, _STEP]])
+    beside = (pixels + steps[:, None]).reshape(-1, 2)
+    right, below = camera.bearings(beside)[:, :2].reshape(2, -1, 2)
+    slope = np.stack([right - rays, below - rays], axis=-1) / _STEP
     uu, uv, vv = spread.T
     covariance = slope @ np.stack([uu, uv, uv, vv], -1).reshape(-1, 2, 2) @ slope.swapaxes(1, 2)
     information = _inverse(covariance)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import gtsam
@@ -123,23 +124,23 @@ def _add_landmarks(
     unit, params = gtsam.noiseModel.Isotropic.Sigma(2, 1.0), gtsam.SmartProjectionParams()
     params.setDegeneracyMode(gtsam.DegeneracyMode.ZERO_ON_DEGENERACY)
     params.setRankTolerance(1e-6)
-    kept = weights > OUTLIER
-    white = np.sqrt(weights)[:, None, None] * table.roots
-    seen = np.einsum("nij,nj->ni", white, table.rays)
     mounts = [gtsam.Pose3(mount) for mount in rig]
-    starts, ends = table.start, np.append(table.start[1:], len(table.track))
-    for track in chosen:
-        rows = np.arange(starts[track], ends[track])
-        rows = rows[kept[rows]]
-        if len(rows) < 2:
+    counts = np.zeros(len(table.ids), bool)
+    counts[chosen] = True
+    rows = np.flatnonzero((weights > OUTLIER) & counts[table.track])
+    white = np.sqrt(weights[rows])[:, None, None] * table.roots[rows]
+    seen = np.einsum("nij,nj->ni", white, table.rays[rows])
+    lenses, eyes, views = white.tolist(), table.eye[rows].tolist(), table.view[rows].tolist()
+    _, starts = np.unique(table.track[rows], return_index=True)
+    for start, end in pairwise([*starts.tolist(), len(rows)]):
+        if end - start < 2:
             continue
         cameras = gtsam.CameraSetPinholePoseCal3_S2()
-        for ((fx, skew), (_, fy)), eye in zip(
-            white[rows].tolist(), table.eye[rows].tolist(), strict=True
-        ):
+        for row in range(start, end):
+            (fx, skew), (_, fy) = lenses[row]
             lens = gtsam.Cal3_S2(fx, fy, skew, 0.0, 0.0)
-            cameras.push_back(gtsam.PinholePoseCal3_S2(mounts[eye], lens))
+            cameras.push_back(gtsam.PinholePoseCal3_S2(mounts[eyes[row]], lens))
         factor = gtsam.SmartProjectionRigFactorPinholePoseCal3_S2(unit, cameras, params)
-        for number, (row, view) in enumerate(zip(rows, table.view[rows].tolist(), strict=True)):
-            factor.add(seen[row], view, number)
+        for row in range(start, end):
+            factor.add(seen[row], views[row], row - start)
         graph.add(factor)

@@ -46,6 +46,9 @@ INPUT_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 IMU_QOS = QoSProfile(depth=10_000, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Samples wait for the worker's next message."""
 
+INFO_PATIENCE = 2.0
+"""Seconds for which the first message waits for its camera's calibration."""
+
 DIAGNOSTICS_PERIOD = 1.0
 STOP_PATIENCE = 1.0
 
@@ -94,6 +97,7 @@ class MapperNode(Node):
             )
         for topic, known in self._calibrations.items():
             self.create_subscription(CameraInfo, topic, known.receive, INFO_QOS)
+        self._first = list(self._calibrations.values())
         self._samples: deque[Imu] = deque(maxlen=IMU_QOS.depth)
         if self.config.imu_topic:
             self.create_subscription(Imu, self.config.imu_topic, self._on_imu, IMU_QOS)
@@ -127,6 +131,8 @@ class MapperNode(Node):
 
     def _handle(self, topic: str, message: PointCloud2) -> None:
         """Let the mapper read a message (worker's thread)."""
+        while self._first:  # messages are kept meanwhile, and a best-effort camera_info is not
+            self._first.pop().wait(INFO_PATIENCE)
         try:
             fields = [(f.name, f.offset, f.datatype, f.count) for f in message.fields]
             rows = unpack(fields, message.point_step, bytes(message.data), LAYOUTS[topic])
