@@ -25,7 +25,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = [sys.executable, "-c", "from d2_ros.cli import main; main()", "demo"]
-SMALL = ["--size", "160x120", "--frames", "6", "-p", "threads:=1"]
+SMALL = ["--size", "160x120", "--frames", "12", "-p", "threads:=1"]
 PREFIX = "/d2_frontend/camera/"
 
 
@@ -106,7 +106,7 @@ def test_the_node_publishes_over_dds_what_the_front_end_gives(
 
 def test_the_figures_show_what_refinement_is_for(ran: Any) -> None:
     figures = ran.figures
-    assert figures["frames"] == 6
+    assert figures["frames"] == 12
     assert figures["observations"] > 100
     assert figures["median_error_px"] < 0.25 * figures["median_error_detected_px"]
     assert figures["p90_error_px"] < figures["p90_error_detected_px"]
@@ -123,7 +123,14 @@ def test_the_overlays_can_be_looked_at(ran: Any) -> None:
     assert np.ptp(picture.astype(int), axis=2).max() > 100  # there is colour on the gray image
     film = cv2.VideoCapture(str(ran.out / "overlay.mp4"))
     pngs = list(ran.out.glob("overlay_*.png"))
-    assert len(pngs) == 6 or film.get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    assert len(pngs) == 12 or film.get(cv2.CAP_PROP_FRAME_COUNT) == 12
+
+
+def test_the_trajectory_lies_on_the_true_one(ran: Any) -> None:
+    assert ran.figures["trajectory_frames"] >= 8
+    assert ran.figures["trajectory_error_m"] < 0.01  # 0.3 m of way
+    assert cv2.imread(str(ran.out / "trajectory.png")).shape[2] == 3
+    assert "Trajectory of the mapper" in (ran.out / "report.html").read_text()
 
 
 def test_no_process_is_left(ran: Any) -> None:
