@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from d2_ros.imu import ImuCalibration
     from d2_ros.mapper.config import MapperConfig
-    from d2_ros.mapper.inertial import ImuCalibration
     from d2_ros.mapper.mapper import Mapper
     from d2_ros.sources.results import Told
 
@@ -152,7 +152,7 @@ def load_imu(wanted: bool, calibration: Path | None) -> ImuCalibration | None:
     D2RosError
         If one of both is not given, or it cannot be used.
     """
-    from d2_ros.mapper.inertial import read_imu_calibration
+    from d2_ros.imu import read_imu_calibration
 
     if wanted != (calibration is not None):
         missing = "--imu-calibration" if wanted else "--imu"

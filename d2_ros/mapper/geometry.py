@@ -219,7 +219,7 @@ def triangulate(table: Table, cameras: NDArray[np.float64]) -> Points:
     right = table.roots @ (shift[:, :2] - table.rays * shift[:, 2:])[:, :, None]
     across = np.ascontiguousarray(rows.swapaxes(1, 2))  # products of views cost four times more
     places = _solve(table.sums(across @ rows), table.sums((across @ right)[:, :, 0]))
-    return refine_points(places, table, cameras, rounds=1)
+    return refine_points(places, table, cameras)
 
 
 def refine_points(

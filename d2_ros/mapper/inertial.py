@@ -6,17 +6,15 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import gtsam
 import numpy as np
-import yaml
 from gtsam.symbol_shorthand import B, V
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from d2_ros.errors import D2RosError
+from d2_ros.imu import ImuCalibration
 from d2_ros.mapper.geometry import inverse
 
 _MOST = 100_000
@@ -31,76 +29,6 @@ _LEAST_KEYFRAMES = 6
 _CERTAIN = 0.01
 """Standard deviation of the scale, as a share of it, with which a map is turned to metres."""
 
-_KEYS = {
-    "accelerometer_noise_density": "m/s^2/sqrt(Hz)",
-    "gyroscope_noise_density": "rad/s/sqrt(Hz)",
-    "accelerometer_random_walk": "m/s^3/sqrt(Hz)",
-    "gyroscope_random_walk": "rad/s^2/sqrt(Hz)",
-}
-
-
-@dataclass(frozen=True)
-class ImuCalibration:
-    """An IMU and its place, in Kalibr's terms and units.
-
-    Attributes
-    ----------
-    T_cam_imu
-        ``(4, 4)`` maps points of the IMU's frame into the (left) camera's, m.
-    accelerometer_noise_density, gyroscope_noise_density
-        White noise, m/s^2/sqrt(Hz) and rad/s/sqrt(Hz).
-    accelerometer_random_walk, gyroscope_random_walk
-        Of the biases, m/s^3/sqrt(Hz) and rad/s^2/sqrt(Hz).
-    gravity
-        m/s^2.
-    timeshift_cam_imu
-        s; the IMU's time is the camera's plus this.
-    """
-
-    T_cam_imu: NDArray[np.float64]
-    accelerometer_noise_density: float
-    gyroscope_noise_density: float
-    accelerometer_random_walk: float
-    gyroscope_random_walk: float
-    gravity: float = 9.81
-    timeshift_cam_imu: float = 0.0
-
-
-def read_imu_calibration(path: Path) -> ImuCalibration:
-    """Read a YAML file with the attributes of :class:`ImuCalibration`, all but the last two needed.
-
-    Raises
-    ------
-    D2RosError
-        If it cannot be read, or a value is missing, unknown or impossible.
-    """
-    try:
-        told = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise D2RosError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise D2RosError(f"{path} is no YAML; see docs/mappers/d2_mapper.md") from None
-    told = told if isinstance(told, dict) else {}
-    known = {"T_cam_imu": "4x4", **_KEYS, "gravity": "m/s^2", "timeshift_cam_imu": "s"}
-    if wrong := [str(key) for key in told if key not in known]:
-        raise D2RosError(f"{path} has an unknown {wrong[0]}; known are {', '.join(known)}")
-    if missing := [key for key in ("T_cam_imu", *_KEYS) if key not in told]:
-        raise D2RosError(f"{path} lacks {missing[0]} ({known[missing[0]]}); Kalibr gives it")
-    try:
-        pose = np.array(told.pop("T_cam_imu"), np.float64)
-        rigid = pose.shape == (4, 4) and np.allclose(pose[3], [0, 0, 0, 1])
-        rigid = rigid and np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-3)
-        if not (rigid and np.isfinite(pose).all() and np.linalg.det(pose[:3, :3]) > 0):
-            raise ValueError
-    except (TypeError, ValueError):
-        raise D2RosError(f"{path}: T_cam_imu must be four rows of a rotation and a place") from None
-    for key, value in told.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        least = 1e-12 if key in _KEYS else {"gravity": 1.0}.get(key, -10.0)
-        if not number or not least <= value <= (20.0 if key == "gravity" else 10.0):
-            raise D2RosError(f"{path}: {key} is {value!r}; it must be a number in {known[key]}")
-    return ImuCalibration(pose, **told)
-
 
 class Imu:
     """Samples of an IMU, and what is estimated of its motion.
@@ -113,6 +41,8 @@ class Imu:
         Whether the map has been turned to gravity and metres.
     bias
         Of accelerometer and gyroscope.
+    velocities
+        m/s, of the window's keyframes by their stamp, world.
     """
 
     def __init__(self, calibration: ImuCalibration) -> None:
@@ -125,7 +55,7 @@ class Imu:
     def reset(self) -> None:
         """Begin anew with the map; samples are kept."""
         self.aligned, self.bias = False, gtsam.imuBias.ConstantBias()
-        self._velocities: dict[int, NDArray[np.float64]] = {}
+        self.velocities: dict[int, NDArray[np.float64]] = {}
 
     def add(self, stamp: int, values: Sequence[float] | NDArray[np.float64]) -> None:
         """Take a sample: angular velocity x, y, z (rad/s), specific force x, y, z (m/s^2)."""
@@ -169,42 +99,6 @@ class Imu:
         params.setGyroscopeCovariance(told.gyroscope_noise_density**2 * np.eye(3))
         params.setIntegrationCovariance(_INTEGRATION * np.eye(3))
         return params
-
-    def motion(self, stamps: Sequence[int]) -> ImuMotion:
-        """Return what it says between keyframes at `stamps`, ns."""
-        return ImuMotion(self, stamps)
-
-    def add_to(
-        self, graph: gtsam.NonlinearFactorGraph, values: gtsam.Values, stamps: Sequence[int]
-    ) -> None:
-        """Add factors between keyframes, whose IMU poses are the variables 0, 1, ...
-
-        One bias for all of them: it hardly changes within a window.
-        """
-        values.insert(B(0), self.bias)
-        span = np.sqrt(max((stamps[-1] - stamps[0]) * 1e-9, 1.0))
-        walks = self.calibration.accelerometer_random_walk, self.calibration.gyroscope_random_walk
-        noise = gtsam.noiseModel.Diagonal.Sigmas(np.repeat(walks, 3) * span)
-        graph.add(gtsam.PriorFactorConstantBias(B(0), self.bias, noise))
-        free = gtsam.noiseModel.Isotropic.Sigma(3, _FREE)
-        velocity: NDArray[np.float64] = np.zeros(3)
-        for number, stamp in enumerate(stamps):
-            pim = None
-            if number:
-                gravity = self.calibration.gravity
-                pim = self.between(stamps[number - 1], stamp, self.bias, gravity)
-            if pim is not None:
-                before = gtsam.NavState(values.atPose3(number - 1), velocity)
-                velocity = pim.predict(before, self.bias).velocity()
-                graph.add(gtsam.ImuFactor(number - 1, V(number - 1), number, V(number), B(0), pim))
-            velocity = self._velocities.get(stamp, velocity)
-            values.insert(V(number), velocity)
-            graph.add(gtsam.PriorFactorVector(V(number), velocity, free))
-
-    def take(self, solved: gtsam.Values, stamps: Sequence[int]) -> None:
-        """Take over the velocities and the bias of a solution."""
-        self.bias = solved.atConstantBias(B(0))
-        self._velocities = {stamp: solved.atVector(V(n)) for n, stamp in enumerate(stamps)}
 
     def align(
         self, stamps: Sequence[int], poses: NDArray[np.float64], metric: bool
@@ -258,25 +152,48 @@ class Imu:
             return None
         accelerometer = solution[system.bias]
         self.bias = gtsam.imuBias.ConstantBias(accelerometer, bias.gyroscope())
-        self._velocities = {}
+        self.velocities = {}
         self.aligned = True
         return scale, gravity / self.calibration.gravity
 
 
 @dataclass(frozen=True)
 class ImuMotion:
-    """An IMU between the keyframes of a window (:class:`d2_ros.mapper.smoothing.Motion`)."""
+    """An IMU between the keyframes of a window (:class:`d2_ros.mapper.smoothing.Motion`).
+
+    The poses of the graph are the IMU's. One bias for all of them: it hardly changes within a
+    window.
+    """
 
     imu: Imu
     stamps: Sequence[int]
 
     def add_to(self, graph: gtsam.NonlinearFactorGraph, values: gtsam.Values) -> None:
-        """Add its factors."""
-        self.imu.add_to(graph, values, self.stamps)
+        """Add what it says between keyframes."""
+        bias, told, stamps = self.imu.bias, self.imu.calibration, self.stamps
+        values.insert(B(0), bias)
+        span = np.sqrt(max((stamps[-1] - stamps[0]) * 1e-9, 1.0))
+        walks = np.repeat([told.accelerometer_random_walk, told.gyroscope_random_walk], 3)
+        noise = gtsam.noiseModel.Diagonal.Sigmas(walks * span)
+        graph.add(gtsam.PriorFactorConstantBias(B(0), bias, noise))
+        free = gtsam.noiseModel.Isotropic.Sigma(3, _FREE)
+        velocity: NDArray[np.float64] = np.zeros(3)
+        for number, stamp in enumerate(stamps):
+            pim = (
+                self.imu.between(stamps[number - 1], stamp, bias, told.gravity) if number else None
+            )
+            if pim is not None:
+                before = gtsam.NavState(values.atPose3(number - 1), velocity)
+                velocity = pim.predict(before, bias).velocity()
+                graph.add(gtsam.ImuFactor(number - 1, V(number - 1), number, V(number), B(0), pim))
+            velocity = self.imu.velocities.get(stamp, velocity)
+            values.insert(V(number), velocity)
+            graph.add(gtsam.PriorFactorVector(V(number), velocity, free))
 
     def take(self, solved: gtsam.Values) -> None:
-        """Take over velocities and bias."""
-        self.imu.take(solved, self.stamps)
+        """Take over velocities and bias of a solution."""
+        self.imu.bias = solved.atConstantBias(B(0))
+        self.imu.velocities = {s: solved.atVector(V(n)) for n, s in enumerate(self.stamps)}
 
 
 class _System:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from d2_ros.camera import Camera
+from d2_ros.imu import ImuCalibration
 from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.geometry import refine_pose, residuals, search_pose
-from d2_ros.mapper.inertial import Imu, ImuCalibration
+from d2_ros.mapper.inertial import Imu
 from d2_ros.mapper.landmarks import Landmarks
 from d2_ros.mapper.observations import Right, View, view_of, views_of
 from d2_ros.mapper.start import stereo_start, two_view_start

@@ -226,12 +226,13 @@ class Table:
         return np.diff(self.start, append=len(self.track))
 
 
-def table_of(views: Sequence[View]) -> Table:
-    """Put views side by side; tracks with one observation are left out."""
+def table_of(views: Sequence[View], since: int = 0) -> Table:
+    """Put views side by side, without tracks of one observation or before view `since` only."""
     ids = np.concatenate([np.empty(0, np.int64), *(view.ids for view in views)])
     number = np.repeat(np.arange(len(views)), [len(view.ids) for view in views])
     _, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    rows = np.flatnonzero(counts[inverse] >= 2)
+    newer = np.bincount(inverse, number >= since, len(counts)) > 0
+    rows = np.flatnonzero((newer & (counts >= 2))[inverse])
     rows = rows[np.argsort(ids[rows], kind="stable")]
     known, start, track = np.unique(ids[rows], return_index=True, return_inverse=True)
     rays = np.concatenate([np.empty((0, 2)), *(view.rays for view in views)])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.geometry import Points, depth_errors, refine_points, triangulate
-from d2_ros.mapper.inertial import Imu
+from d2_ros.mapper.inertial import Imu, ImuMotion
 from d2_ros.mapper.landmarks import Landmarks
 from d2_ros.mapper.observations import Table, View, table_of
 from d2_ros.mapper.smoothing import OUTLIER, Anchor, smooth
@@ -81,7 +81,9 @@ class Window:
         """
         limit = self._config.max_error / focal
         poses = np.stack([keyframe.pose for keyframe in self.keyframes])
-        table = table_of([keyframe.view for keyframe in self.keyframes])
+        # Tracks that no free keyframe sees move none, and have had their place before.
+        since = min(self._held, len(self.keyframes) - 1)
+        table = table_of([keyframe.view for keyframe in self.keyframes], since)
         if not len(table.ids):
             return
         points = triangulate(table, table.cameras(poses, self._rig))
@@ -93,6 +95,13 @@ class Window:
             keyframe.pose = pose
         self._keep(table, points, limit, landmarks)
 
+    @property
+    def _held(self) -> int:
+        """How many of the oldest keyframes do not move."""
+        if self._imu is not None and self._imu.aligned:
+            return 1
+        return max(len(self.keyframes) - self._config.free, 1)
+
     def _moved(
         self,
         table: Table,
@@ -103,12 +112,12 @@ class Window:
         imu = self._imu
         if imu is None or not imu.aligned:
             return smooth(table, poses, weights, chosen, self._rig, self._anchors(poses))
-        motion = imu.motion([keyframe.view.stamp for keyframe in self.keyframes])
+        motion = ImuMotion(imu, [keyframe.view.stamp for keyframe in self.keyframes])
         bodies, rig = poses @ imu.calibration.T_cam_imu, imu.T_imu_cam @ self._rig
         return smooth(table, bodies, weights, chosen, rig, [Anchor(0)], motion) @ imu.T_imu_cam
 
     def _anchors(self, poses: NDArray[np.float64]) -> list[Anchor]:
-        held = max(len(poses) - self._config.free, 1)
+        held = self._held
         ways = np.linalg.norm(poses[:, :3, 3] - poses[0, :3, 3], axis=1)
         far = int(np.argmax(ways))
         free = far >= held and len(self._rig) == 1

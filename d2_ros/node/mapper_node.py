@@ -22,9 +22,9 @@ from std_srvs.srv import Trigger
 from d2_ros.camera import right_of
 from d2_ros.config import with_values
 from d2_ros.errors import D2RosError
+from d2_ros.imu import ImuCalibration, read_imu_calibration
 from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.inbox import Inbox
-from d2_ros.mapper.inertial import ImuCalibration, read_imu_calibration
 from d2_ros.mapper.mapper import Mapper
 from d2_ros.mapper.observations import Right
 from d2_ros.node.calibration import Calibration

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from imu import CALIBRATION, samples
+from inertia import CALIBRATION, samples
 from scene import CAMERA, SECOND, T_LEFT_RIGHT, Scene, tracks
 
 from d2_ros.camera import rectification

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import yaml
-from imu import CALIBRATION, T_CAM_IMU, samples
+from inertia import CALIBRATION, T_CAM_IMU, samples
 
 from d2_ros.errors import D2RosError
-from d2_ros.mapper.inertial import read_imu_calibration
+from d2_ros.imu import read_imu_calibration
 
 DOWN = (0.0, 1.0, 0.0)  # of the scene, as the camera looks
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
-from imu import CALIBRATION, samples
+from inertia import CALIBRATION, samples
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
 from rclpy.node import Node

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from d2_ros.mapper.inertial import ImuCalibration
+from d2_ros.imu import ImuCalibration
 
 STEP = 1e-4  # s, of the difference quotients
 
