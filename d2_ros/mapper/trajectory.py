@@ -12,6 +12,9 @@ from scipy.spatial.transform import Rotation
 from d2_ros.mapper.geometry import inverse, moved
 
 
+_SAME = np.eye(4)
+
+
 @dataclass
 class Trajectory:
     """Poses of frames, each relative to a keyframe, with which it moves.
@@ -37,7 +40,7 @@ class Trajectory:
     def add_keyframe(self, stamp: int, pose: NDArray[np.float64]) -> None:
         """Add or move a keyframe."""
         self.keyframes[stamp] = pose
-        self._put(stamp, stamp, np.eye(4))
+        self._put(stamp, stamp, _SAME)
 
     def transform(self, since: int, scale: float, turn: NDArray[np.float64]) -> None:
         """Turn and stretch what hangs on the keyframes from `since` on, about the first of them."""
