@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 
 from d2_ros.mapper.geometry import inverse, moved
 
-
 _SAME = np.eye(4)
 
 
