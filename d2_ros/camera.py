@@ -315,3 +315,65 @@ def _plain_distortion(
         fitting = [count for count in counts if len(used) <= count < len(distortion)]
         distortion = distortion[: min(fitting)] if fitting else distortion
     return model, distortion
+
+
+def on_pair(r: ArrayLike, p: ArrayLike, rectified: bool = False) -> NDArray[np.float64] | None:
+    """Where a camera is on its stereo pair, by its ``sensor_msgs/CameraInfo``.
+
+    Parameters
+    ----------
+    r, p
+        R (3x3) and P (3x4), row-major: P's last column is the baseline times the focal length.
+    rectified
+        The images are rectified, and R leads to their frame.
+
+    Returns
+    -------
+    ``(4, 4)`` ``T_pair_camera``, m, of which the pair's frame is that of the rectified left camera;
+    None where R and P are unusable.
+    """
+    turn, projection = np.array(r, np.float64).reshape(3, 3), np.array(p, np.float64).reshape(3, 4)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        place = -projection[:2, 3] / projection[[0, 1], [0, 1]]
+    if not (np.isfinite(place).all() and np.allclose(turn @ turn.T, np.eye(3), atol=1e-3)):
+        return None
+    T_pair_camera = np.eye(4)
+    T_pair_camera[:2, 3] = place
+    if not rectified:
+        T_pair_camera[:3, :3] = turn
+    return T_pair_camera
+
+
+def right_of(
+    T_pair_left: NDArray[np.float64] | None, T_pair_right: NDArray[np.float64] | None
+) -> NDArray[np.float64] | None:
+    """``(4, 4)`` T_left_right of two cameras on one body, m; None where it is not known."""
+    if T_pair_left is None or T_pair_right is None:
+        return None
+    T_left_right = np.linalg.inv(T_pair_left) @ T_pair_right
+    return T_left_right if T_left_right[:3, 3].any() else None
+
+
+Rectification = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""R (3x3) and P (3x4) of a ``sensor_msgs/CameraInfo``."""
+
+
+def rectification(
+    left: Camera, right: Camera, T_left_right: NDArray[np.float64]
+) -> tuple[Rectification, Rectification]:
+    """R and P of both cameras of a stereo pair (Fusiello et al. 2000, by OpenCV).
+
+    Parameters
+    ----------
+    left, right
+        Their calibrations.
+    T_left_right
+        ``(4, 4)`` maps points of the right camera's frame into the left one's, m.
+    """
+    turn = T_left_right[:3, :3].T
+    shift = -turn @ T_left_right[:3, 3]
+    size, none = (left.width, left.height), np.zeros(5)
+    # Of the distortion only the focal length of P would know, which nothing here depends on.
+    R1, R2, P1, P2, *_ = cv2.stereoRectify(left.matrix, none, right.matrix, none, size, turn, shift)
+    first, second, third, fourth = (np.asarray(part, np.float64) for part in (R1, P1, R2, P2))
+    return (first, second), (third, fourth)

@@ -62,6 +62,12 @@ STEREO = np.dtype(
 to the left place (px^2), bearing."""
 
 
+LANDMARKS = np.dtype(
+    [(name, "<f4") for name in ("x", "y", "z", "xx", "xy", "xz", "yy", "yz", "zz")]
+    + [("track_id", "<u4")]
+)
+"""A landmark of the mapper: place, covariance (upper triangle by rows) and track."""
+
 DESCRIPTOR_SCALE = 255.0
 """UINT8 descriptors of 512 values are ``round(255 * value)``; none is above 1: nothing is cut.
 
@@ -169,6 +175,19 @@ def split_stamp(stamp: int) -> tuple[int, int]:
 def columns(rows: NDArray[np.void], *names: str) -> NDArray[np.float64]:
     """Fields of rows side by side, ``(N, K)`` float64."""
     return np.column_stack([rows[name] for name in names]).astype(np.float64)
+
+
+def landmark_rows(
+    ids: NDArray[np.int64], places: NDArray[np.float64], covariances: NDArray[np.float64]
+) -> NDArray[np.void]:
+    """Return rows of landmarks: ``x y z``, covariance ``xx xy xz yy yz zz``, ``track_id``."""
+    rows = np.zeros(len(ids), LANDMARKS)
+    rows["x"], rows["y"], rows["z"] = places.T
+    for i in range(3):
+        for j in range(i, 3):
+            rows["xyz"[i] + "xyz"[j]] = covariances[:, i, j]
+    rows["track_id"] = ids
+    return rows
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ FLOW = ["features", "matching", "tracks", "refinement", "workers", "output"]
 FLOW += ["extraction", "frontend", "node"]
 # Beside the flow: the leaves that everyone may import, and those that only use the flow.
 LEAVES = {"config", "camera", "distortion", "records", "errors", "timing", "machine_code"}
-LEAVES |= {"parameter_files", "user_folders"}
+LEAVES |= {"parameter_files", "user_folders", "imu"}
 ALLOWED = {
     **{name: LEAVES | set(FLOW[:index]) for index, name in enumerate(FLOW)},
     **{name: {"errors"} for name in LEAVES},
@@ -27,7 +27,8 @@ ALLOWED["camera"] |= {"distortion"}
 ALLOWED["distortion"] |= {"machine_code"}
 ALLOWED["vins"] = LEAVES
 ALLOWED["export"] = {"records", "camera", "errors"}  # what the topics lack, all users lack
-ALLOWED["viewer"] = ALLOWED["mapper"] = ALLOWED["export"]
+ALLOWED["viewer"] = ALLOWED["export"]
+ALLOWED["mapper"] = {*ALLOWED["export"], "imu"}
 ALLOWED["node"] |= {"sources", "vins", "mapper"}  # plays and records; one topic; a second node
 ABOVE = {"node", "commands", "cli", "evaluation", "training", "frontend"}
 

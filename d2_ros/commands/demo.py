@@ -17,6 +17,7 @@ from d2_ros.commands.common import (
     load_config,
     output_files,
     output_folder,
+    write_file,
     write_json,
 )
 
@@ -45,6 +46,7 @@ def demo(
     json: Json = None,
 ) -> None:
     """Render a flight, play it to the node over DDS, record its topics, measure its accuracy."""
+    from d2_ros.commands.demo_map import map_demo
     from d2_ros.commands.demo_video import write_overlays
     from d2_ros.evaluation.accuracy import accuracy_figures, track_errors
     from d2_ros.evaluation.decoding import read_features
@@ -67,8 +69,10 @@ def demo(
     published = read_features(folder / "features.mcap", FEATURES)
     errors = track_errors(published, source)
     write_overlays(folder, published)
+    mapped, trajectory = map_demo(folder / "features.mcap", source)
     figures: dict[str, float | int | str] = {
         **accuracy_figures(errors),
+        **mapped,
         "node_s": node_s,
         "total_s": time.perf_counter() - started,
         "size_px": size,
@@ -80,9 +84,18 @@ def demo(
         blur_frames=source.blur_frames,
         exposure_frames=source.exposure_frames,
         overlay=folder / "overlay.png",
+        trajectory=trajectory,
     )
+    if trajectory is not None:
+        write_file(folder / "trajectory.png", trajectory)
     _print_figures(figures)
-    typer.echo(f"Look at {folder / 'report.html'} and {folder / 'overlay.mp4'}")
+    if trajectory is None:
+        typer.echo(f"no map could begin in {len(source)} frames; take more for a trajectory")
+    else:
+        error, placed = mapped["trajectory_error_m"], mapped["trajectory_frames"]
+        typer.echo(f"the mapper places {placed} frames with an error of {error:.3g} m")
+    pictures = ["overlay.mp4", *(["trajectory.png"] if trajectory else [])]
+    typer.echo(f"Look at {' and '.join(str(folder / name) for name in ['report.html', *pictures])}")
     if json:
         write_json(json, figures)
 

@@ -21,9 +21,18 @@ from d2_ros.commands.common import (
 from d2_ros.errors import D2RosError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from d2_ros.imu import ImuCalibration
     from d2_ros.mapper.config import MapperConfig
     from d2_ros.mapper.mapper import Mapper
     from d2_ros.sources.results import Told
+
+    Samples = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+_AHEAD = 100_000_000
+"""ns by which an IMU's samples are told before the frames: an interval ends between two of them."""
 
 MapperFile = Annotated[
     Path | None, typer.Option("--params-file", help="The mapper node's own YAML parameter file.")
@@ -46,27 +55,47 @@ def map_bag(
     ] = None,
     node: Annotated[str, typer.Option(help="Name of the front-end's node.")] = "/d2_frontend",
     camera: Annotated[str, typer.Option(help="Name of its camera.")] = "camera",
+    right_camera: Annotated[
+        str, typer.Option(help="Name of the right camera of a stereo pair.")
+    ] = "right",
+    mono: Annotated[bool, typer.Option("--mono", help="Pass over the stereo pair.")] = False,
+    imu: Annotated[
+        Path | None, typer.Option(metavar="SRC", help="An IMU's samples: a bag, EuRoC's imu0.")
+    ] = None,
+    imu_topic: Annotated[
+        str | None, typer.Option(help="Its topic, where that bag has several.")
+    ] = None,
+    imu_calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML of the IMU's place and noise.")
+    ] = None,
     params_file: MapperFile = None,
     overrides: Overrides = None,
     json: Json = None,
 ) -> None:
     """Make a trajectory and a map from the tracks in BAG, with the mapper of d2_mapper.
 
-    Writes trajectory.tum, landmarks.ply (with covariances) and trajectory.png. With one camera the
-    scale is arbitrary; --truth aligns it, and tells the absolute and the relative error.
+    Writes trajectory.tum, landmarks.ply (with covariances) and trajectory.png, in metres where BAG
+    holds the topic stereo, or with --imu. With one camera alone the scale is arbitrary. --truth
+    aligns rotation, place, and such a scale, and tells the absolute and the relative error.
     """
     from d2_ros.evaluation.trajectories import Path3D, draw, judge
     from d2_ros.mapper.mapper import Mapper
-    from d2_ros.mapper.trajectory import landmark_rows, ply_bytes, tum_lines
+    from d2_ros.records import landmark_rows
+    from d2_ros.sources.imu import read_imu
+    from d2_ros.sources.ply import ply_bytes
     from d2_ros.sources.results import Results
+    from d2_ros.sources.trajectories import tum_lines
     from d2_ros.sources.truth import read_truth
 
-    mapper = Mapper(load_mapper_config(params_file, overrides))
-    results = Results(bag, node, camera)
-    output_files([json], bag, truth, params_file)
-    folder = output_folder(out or bag.with_name(f"{bag.name}.map"), bag, truth, params_file)
+    config = load_mapper_config(params_file, overrides)
+    mapper = Mapper(config, load_imu(imu is not None, imu_calibration))
+    results = Results(bag, node, camera, None if mono else right_camera)
+    inputs = (bag, truth, params_file, imu, imu_calibration)
+    output_files([json], *inputs)
+    folder = output_folder(out or bag.with_name(f"{bag.name}.map"), *inputs)
+    samples = read_imu(imu, imu_topic) if imu else None
     known = Path3D(*read_truth(truth)) if truth else None
-    damage = run_mapper(progress(results, "Mapping", len(results)), mapper)
+    damage = run_mapper(progress(results, "Mapping", len(results)), mapper, results.stereo, samples)
     figures = mapper_figures(mapper)
     typer.echo(summary(mapper))
     stamps, poses = mapper.trajectory.poses()
@@ -75,9 +104,9 @@ def map_bag(
             f"no map could begin in {mapper.counts.frames} frames with {mapper.counts.keyframes} "
             "keyframes; it takes two keyframes with parallax: move the camera, not only turn it"
         )
-    paths, unit = {"mapper": poses[:, :3, 3]}, "units of the map"
+    paths, unit = {"mapper": poses[:, :3, 3]}, "m" if mapper.metric else "units of the map"
     if known is not None:
-        judged = judge(Path3D(stamps, poses), known)
+        judged = judge(Path3D(stamps, poses), known, mapper.metric)
         figures |= judged.figures
         paths, unit = {"truth": judged.true, "mapper": judged.estimated}, "m"
         typer.echo(
@@ -115,22 +144,67 @@ def load_mapper_config(params_file: Path | None, overrides: Sequence[str] | None
     return with_values(MapperConfig(), values, "config/mapper.yaml lists")
 
 
-def run_mapper(told: Iterable[Told], mapper: Mapper) -> D2RosError | None:
-    """Let the mapper read messages; return the damage that has ended them, if any has."""
+def load_imu(wanted: bool, calibration: Path | None) -> ImuCalibration | None:
+    """Read the calibration of an IMU, if there is one.
+
+    Raises
+    ------
+    D2RosError
+        If one of both is not given, or it cannot be used.
+    """
+    from d2_ros.imu import read_imu_calibration
+
+    if wanted != (calibration is not None):
+        missing = "--imu-calibration" if wanted else "--imu"
+        raise D2RosError(f"an IMU needs its samples and its calibration; give {missing} as well")
+    return None if calibration is None else read_imu_calibration(calibration)
+
+
+def run_mapper(
+    told: Iterable[Told], mapper: Mapper, stereo: bool, imu: Samples | None = None
+) -> D2RosError | None:
+    """Let the mapper read messages; return the damage that has ended them, if any has.
+
+    `imu` is stamps and samples, in time order.
+    """
+    from d2_ros.mapper.inbox import Inbox
+
+    inbox: Inbox[Told] = Inbox(stereo)
+    damage, heard = None, 0
     try:
         for item in told:
-            if item.camera is None:
-                raise D2RosError(
-                    f"the message at {item.stamp} ns has no calibration before it, and a mapper "
-                    "needs bearings: replay a source that is calibrated"
-                )
-            if item.topic == "features":
-                mapper.add_features(item.stamp, item.rows, item.camera)
-            else:
-                mapper.add_tracks(item.stamp, item.rows, item.camera)
+            while imu is not None and heard < len(imu[0]) and imu[0][heard] < item.stamp + _AHEAD:
+                mapper.add_imu(int(imu[0][heard]), imu[1][heard])
+                heard += 1
+            for ready in inbox.put(item.topic, item.stamp, item):
+                _tell(mapper, ready.message, ready.stereo)
     except D2RosError as error:
-        return error
-    return None
+        damage = error
+    for ready in inbox.flush():
+        _tell(mapper, ready.message, ready.stereo)
+    return damage
+
+
+def _tell(mapper: Mapper, item: Told, stereo: Told | None) -> None:
+    from d2_ros.mapper.observations import Right
+
+    if item.camera is None:
+        raise D2RosError(
+            f"the message at {item.stamp} ns has no calibration before it, and a mapper "
+            "needs bearings: replay a source that is calibrated"
+        )
+    if item.topic == "tracks":
+        mapper.add_tracks(item.stamp, item.rows, item.camera)
+        return
+    right = None
+    if stereo is not None:
+        if stereo.camera is None or stereo.T_left_right is None:
+            raise D2RosError(
+                "the camera_info of the stereo pair does not say how far apart its cameras are "
+                "(R and P as a stereo calibration gives them); add that, or map with --mono"
+            )
+        right = Right(stereo.rows, stereo.camera, stereo.T_left_right)
+    mapper.add_features(item.stamp, item.rows, item.camera, right)
 
 
 def mapper_figures(mapper: Mapper) -> dict[str, float | int | str]:

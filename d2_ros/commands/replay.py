@@ -135,12 +135,14 @@ def replay(
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
     from d2_ros.sources.cut import cut
+    from d2_ros.sources.pairs import pair_pose
     from d2_ros.sources.usable import usable
     from d2_ros.sources.writer import BagWriter
 
     config = load_config(params_file, overrides)
     output_files((out, json), source, params_file)
-    opened = cut(open_source(source, image_topic), start, frames)
+    whole = open_source(source, image_topic)
+    opened = cut(whole, start, frames)
     other = None if right is None else open_source(right, right_image_topic)
     if other is not None:
         config = replace(config, input=replace(config.input, stereo=True))
@@ -153,12 +155,16 @@ def replay(
 
         found = usable(opened, refuse)
         if other is not None:
-            partner = RightCamera(usable(other, refuse), FrontEnd(config, frontend.extractor))
+            partner = RightCamera(
+                usable(other, refuse),
+                FrontEnd(config, frontend.extractor),
+                pair_pose(whole, other),
+            )
         try:
             run(
                 progress(found, "Replaying", len(opened)),
                 frontend,
-                ResultWriter(bag, config.output, cameras=1 if partner is None else 2),
+                ResultWriter(bag, config.output, partner),
                 tally,
                 partner,
             )
@@ -235,18 +241,19 @@ class ResultWriter:
         Where they go.
     output
         Which topics there are beside the usual ones.
-    cameras
-        2 for a stereo pair.
+    right
+        Of a stereo pair.
     """
 
-    def __init__(self, bag: Sink, output: OutputConfig, cameras: int = 1) -> None:
+    def __init__(self, bag: Sink, output: OutputConfig, right: RightCamera | None = None) -> None:
         from d2_ros.vins import VinsTracks
 
         self._bag = bag
         self._descriptors = output.descriptors
         self._vins = None
         if output.vins_format != "none":
-            self._vins = VinsTracks(output.vins_format, cameras=cameras)
+            self._vins = VinsTracks(output.vins_format, cameras=1 if right is None else 2)
+        self._T_left_right = None if right is None else right.T_left_right
         self._told_uncalibrated = False
 
     def reset(self) -> None:
@@ -261,14 +268,18 @@ class ResultWriter:
         right: tuple[Frame, NDArray[np.void]] | None = None,
     ) -> None:
         """Write everything that `result` holds; `right` as :meth:`RightCamera.find` gives it."""
+        from d2_ros.camera import rectification
         from d2_ros.records import pack_descriptors
         from d2_ros.sources.messages import camera_info, cloud, vins_cloud
 
         height, width = frame.image.shape[:2]
-        stamp, frame_id = frame.stamp, frame.frame_id
-        self._bag.write(
-            CAMERA_INFO_TOPIC, camera_info(stamp, frame_id, frame.camera, width, height)
-        )
+        stamp, frame_id, camera = frame.stamp, frame.frame_id, frame.camera
+        own = pair = None
+        if camera is not None and right is not None and self._T_left_right is not None:
+            assert right[0].camera is not None  # find() gives none without
+            own, pair = rectification(camera, right[0].camera, self._T_left_right)
+        info = camera_info(stamp, frame_id, camera, width, height, own)
+        self._bag.write(CAMERA_INFO_TOPIC, info)
         topics = {"features": result.features, "matches": result.matches, "tracks": result.tracks}
         if self._descriptors != "none":
             topics["descriptors"] = pack_descriptors(result.descriptors, self._descriptors)
@@ -277,8 +288,8 @@ class ResultWriter:
                 self._bag.write(NAMESPACE + topic, cloud(stamp, frame_id, rows))
         if right is not None:
             other, stereo = right
-            size = other.image.shape[1::-1]
-            info = camera_info(other.stamp, other.frame_id, other.camera, *size)
+            height, width = other.image.shape[:2]
+            info = camera_info(other.stamp, other.frame_id, other.camera, width, height, pair)
             self._bag.write(RIGHT_CAMERA_INFO_TOPIC, info)
             self._bag.write(NAMESPACE + "stereo", cloud(stamp, frame_id, stereo))
         if self._vins is not None:

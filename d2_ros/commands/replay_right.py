@@ -26,20 +26,32 @@ class RightCamera:
         Of the right camera, in time order.
     frontend
         Of the right camera; shares the left one's network.
+    T_left_right
+        ``(4, 4)`` where it is, m; None where that is not known.
 
     Attributes
     ----------
+    T_left_right
+        As given.
     pairs
         How many frames have had a partner.
+    seen
+        What the front-end says of the last of these.
     """
 
-    def __init__(self, frames: Iterable[Frame], frontend: FrontEnd) -> None:
+    def __init__(
+        self,
+        frames: Iterable[Frame],
+        frontend: FrontEnd,
+        T_left_right: NDArray[np.float64] | None = None,
+    ) -> None:
         from d2_ros.sources.pairs import Partners
 
         tolerance = frontend.config.input.sync_tolerance or TOLERANCE
         self._frontend = frontend
         self._partners = Partners(frames, round(tolerance * 1e9))
-        self.pairs = 0
+        self.pairs, self.T_left_right = 0, T_left_right
+        self.seen: FrameResult | None = None
 
     def reset(self) -> None:
         """Begin anew: the left camera's window was dropped."""
@@ -60,7 +72,7 @@ class RightCamera:
         right = self._partners.at(left.stamp)
         if right is None or left.camera is None or right.camera is None:
             return None
-        seen = self._frontend.process(right.image, right.stamp, right.camera)
+        seen = self.seen = self._frontend.process(right.image, right.stamp, right.camera)
         self.pairs += 1
         views = (
             StereoView(left.image, left.camera, result),

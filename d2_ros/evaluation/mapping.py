@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from d2_ros.camera import Camera, HeldCamera
-from d2_ros.config import MatchingConfig
+from d2_ros.config import Config, MatchingConfig
 from d2_ros.errors import D2RosError
-from d2_ros.evaluation.peers import Chain, Klt, Observed, gray8, root_sift
+from d2_ros.evaluation.peers import (
+    Chain,
+    Klt,
+    Observed,
+    Sparse,
+    flow,
+    gray8,
+    mutual_nearest,
+    root_sift,
+)
 from d2_ros.evaluation.sequences import KLT_POINTS
 from d2_ros.evaluation.trajectories import Path3D, judge
 from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.mapper import Mapper
+from d2_ros.mapper.observations import Right
 from d2_ros.matching.verification import verify
 from d2_ros.processor import Processor
-from d2_ros.records import FEATURES, TRACKS, FrameResult, columns, split_stamp
+from d2_ros.records import FEATURES, STEREO, TRACKS, FrameResult, columns, split_stamp
 from d2_ros.sources.base import Frame
 
 METHODS = {
@@ -29,6 +41,8 @@ METHODS = {
     "klt": "corners and Lucas-Kanade, all covariances equal",
     "sift": "RootSIFT from frame to frame, all covariances equal",
 }
+"""Of a stereo pair the right places are: those of ``stereo``; the right detections next to these;
+Lucas-Kanade from left to right; RootSIFT matched from left to right."""
 
 Figures = dict[str, float | int | str]
 
@@ -49,8 +63,19 @@ class Mapped:
     paths: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
+class Pair(Protocol):
+    """The right camera of a stereo pair, as :class:`d2_ros.commands.replay_right.RightCamera`."""
+
+    T_left_right: NDArray[np.float64] | None
+    seen: FrameResult | None
+
+    def find(self, left: Frame, result: FrameResult) -> tuple[Frame, NDArray[np.void]] | None:
+        """Its frame of the left one's time, and the rows of ``stereo``."""
+        ...
+
+
 def run_mappers(
-    frames: Iterable[Frame], frontend: Processor, config: MapperConfig
+    frames: Iterable[Frame], frontend: Processor, config: MapperConfig, pair: Pair | None = None
 ) -> tuple[dict[str, Mapper], list[int]]:
     """Run the front-end and its peers over every frame, and a mapper behind each.
 
@@ -67,7 +92,7 @@ def run_mappers(
         For a frame that cannot be used or has no calibration.
     """
     mappers = {name: Mapper(config) for name in METHODS}
-    chain, flow, detected = Chain(), Klt(*KLT_POINTS["klt"]), Detected()
+    chain, follower, detected = Chain(), Klt(*KLT_POINTS["klt"]), Detected()
     window, stamps = HeldCamera(), []
     for frame in frames:
         height, width = frame.image.shape[:2]
@@ -81,19 +106,66 @@ def run_mappers(
         result = frontend.process(frame.image, frame.stamp, camera)
         sparse = root_sift(image, frontend.config.features.max_keypoints)
         tracks = result.tracks
+        klt, chained = follower.track(image, verified), chain.track(sparse, verified)
         told = {
             "d2": (result.features, tracks),
             "d2_equal": (equal(result.features), None if tracks is None else equal(tracks)),
             "d2_detected": detected.of(result, camera),
-            "klt": observed_rows(flow.track(image, verified), result, camera),
-            "sift": observed_rows(chain.track(sparse, verified), result, camera),
+            "klt": observed_rows(klt, result, camera),
+            "sift": observed_rows(chained, result, camera),
         }
+        rights: dict[str, Right] = {}
+        if pair is not None and (found := pair.find(replace(frame, camera=camera), result)):
+            rights = _rights(pair, found, image, sparse, klt, camera, frontend.config)
         for name, (features, tracks) in told.items():
-            mappers[name].add_features(frame.stamp, features, camera)
+            mappers[name].add_features(frame.stamp, features, camera, rights.get(name))
             if tracks is not None:
                 mappers[name].add_tracks(frame.stamp, tracks, camera)
         stamps.append(frame.stamp)
     return mappers, stamps
+
+
+def _rights(
+    pair: Pair,
+    found: tuple[Frame, NDArray[np.void]],
+    image: NDArray[np.uint8],
+    sparse: Sparse,
+    klt: Observed,
+    camera: Camera,
+    config: Config,
+) -> dict[str, Right]:
+    """What the right camera sees of every method's features."""
+    frame, rows = found
+    other, T_left_right, result = frame.camera, pair.T_left_right, pair.seen
+    assert other is not None
+    assert T_left_right is not None
+    assert result is not None
+    second = gray8(frame.image)
+    verified = partial(_verified, camera=camera, config=config.matching, other=other)
+    detections = columns(result.features, "u_detected", "v_detected")
+    nearest = cKDTree(detections).query(columns(rows, "u", "v"))[1] if len(rows) else []
+    there, ok = flow(image, second, klt.pixels) if len(klt.ids) else (klt.pixels, klt.ids > 0)
+    followed = np.flatnonzero(ok)
+    followed = followed[verified(klt.pixels[followed], there[followed])]
+    right = root_sift(second, config.features.max_keypoints)
+    a, b = mutual_nearest(sparse, right)
+    kept = verified(sparse.pixels[a], right.pixels[b])
+    told = {
+        "d2": rows,
+        "d2_equal": equal(rows),
+        "d2_detected": moved(equal(rows), detections[nearest], other),
+        "klt": _stereo_rows(followed, there[followed], other),
+        "sift": _stereo_rows(a[kept], right.pixels[b[kept]], other),
+    }
+    return {name: Right(content, other, T_left_right) for name, content in told.items()}
+
+
+def _stereo_rows(
+    index: NDArray[np.int64], pixels: NDArray[np.float64], camera: Camera
+) -> NDArray[np.void]:
+    rows = moved(equal(np.zeros(len(index), STEREO)), pixels, camera)
+    rows["index"] = index
+    return rows
 
 
 def _verified(
@@ -101,9 +173,10 @@ def _verified(
     second: NDArray[np.float64],
     camera: Camera,
     config: MatchingConfig,
+    other: Camera | None = None,
 ) -> NDArray[np.bool_]:
     """Which matches of a peer one motion explains, as for the front-end's own."""
-    return verify(second, first, camera, camera, config.max_error, config.seed).inlier
+    return verify(second, first, other or camera, camera, config.max_error, config.seed).inlier
 
 
 def judge_mappers(mappers: dict[str, Mapper], truth: Path3D) -> Mapped:
@@ -117,7 +190,7 @@ def judge_mappers(mappers: dict[str, Mapper], truth: Path3D) -> Mapped:
             **{f"{part}.p50_ms": value for part, value in counts.medians().items()},
         }  # fmt: skip
         if len(mapper.trajectory) >= 3:
-            judged = judge(Path3D(*mapper.trajectory.poses()), truth)
+            judged = judge(Path3D(*mapper.trajectory.poses()), truth, mapper.metric)
             figures |= judged.figures
             found.paths = {"truth": judged.true, **found.paths, name: judged.estimated}
         found.figures[name] = figures

@@ -51,6 +51,7 @@ def write_report(
     blur_frames: range = range(0),
     exposure_frames: range = range(0),
     overlay: Path | None = None,
+    trajectory: bytes | None = None,
 ) -> None:
     """Write ``report.html``, which needs no other file, and ``report.md``.
 
@@ -66,6 +67,8 @@ def write_report(
         Stretches of the sequence to mark, frame indices.
     overlay
         A PNG with the tracks drawn on a frame.
+    trajectory
+        A PNG of the trajectory that a mapper makes of the tracks.
 
     Raises
     ------
@@ -75,6 +78,8 @@ def write_report(
     try:
         pictures = [("Tracks drawn on a frame", overlay.read_bytes())] if overlay else []
         pictures += _plots(errors, blur_frames, exposure_frames)
+        if trajectory is not None:
+            pictures.append(("Trajectory of the mapper, against the truth", trajectory))
         (folder / "report.html").write_text(_page(figures, pictures), "utf-8", "xmlcharrefreplace")
         (folder / "report.md").write_text(_markdown(figures), "utf-8", "backslashreplace")
     except OSError as error:

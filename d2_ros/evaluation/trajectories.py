@@ -52,7 +52,8 @@ class Judged:
     ----------
     figures
         ``absolute_error_m`` and ``relative_error_m``, ``relative_error_deg`` (root mean square,
-        after alignment; relative over :data:`STEP` frames), ``frames_judged``, ``scale``.
+        after alignment; relative over :data:`STEP` frames), ``frames_judged``, ``scale``, by which
+        the trajectory is too small.
     true, estimated
         ``(N, 3)`` places, aligned.
     """
@@ -62,8 +63,15 @@ class Judged:
     estimated: NDArray[np.float64]
 
 
-def judge(estimated: Path3D, truth: Path3D) -> Judged:
-    """Align a trajectory with the truth (Umeyama's Sim(3): its scale is not known) and judge it.
+def judge(estimated: Path3D, truth: Path3D, metric: bool = False) -> Judged:
+    """Align a trajectory with the truth (Umeyama) and judge it.
+
+    Parameters
+    ----------
+    estimated, truth
+        The trajectories.
+    metric
+        It is in metres: SE(3). Else its scale is not known: Sim(3).
 
     Raises
     ------
@@ -81,7 +89,8 @@ def judge(estimated: Path3D, truth: Path3D) -> Judged:
     reference = _as_evo(stamps, true[known])
     aligned = copy.deepcopy(_as_evo(stamps, estimated.poses[known]))
     try:
-        _, _, scale = aligned.align(reference, correct_scale=True)
+        _, _, scale = copy.deepcopy(aligned).align(reference, correct_scale=True)
+        aligned.align(reference, correct_scale=not metric)
     except GeometryException:
         raise D2RosError("a camera that does not move has no scale to align by") from None
     figures: dict[str, float | int | str] = {

@@ -35,9 +35,6 @@ class MapperConfig:
         300, "Tracks that move the keyframes, those that tell most by their covariances first.",
         low=20, high=5000,
     )  # fmt: skip
-    passes: int = _param(
-        1, "Smoothings per keyframe; the robust weights are renewed before each.", low=1, high=10
-    )
     sigma_floor: float = _param(
         0.1, "Error of calibration and model, added to every published covariance (standard "
         "deviation).",
@@ -71,6 +68,15 @@ class MapperConfig:
     )  # fmt: skip
     keep_landmarks: int = _param(
         100_000, "Landmarks that the map keeps; the oldest are forgotten.", low=100, high=10_000_000
+    )
+    stereo: bool = _param(
+        False, "The front-end's camera is the left one of a pair (node only): in metres."
+    )
+    imu_topic: str = _param(
+        "", "sensor_msgs/Imu on the camera's body (node only): in metres. Empty: none."
+    )
+    imu_calibration: str = _param(
+        "", "YAML file of that IMU's place and noise; docs/mappers/d2_mapper.md (node only)."
     )
     frame: str = _param(
         "map", "Frame of the map (node only): x forward, y left, z up as the first keyframe looks."

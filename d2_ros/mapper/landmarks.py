@@ -46,7 +46,16 @@ class Landmarks:
         self.places = np.concatenate([self.places[old], places])[order]
         self.covariances = np.concatenate([self.covariances[old], covariances])[order]
 
+    def transform(
+        self, origin: NDArray[np.float64], scale: float, turn: NDArray[np.float64]
+    ) -> None:
+        """Turn and stretch them about a place."""
+        self.places = origin + scale * (self.places - origin) @ turn.T
+        self.covariances = scale**2 * turn @ self.covariances @ turn.T
+
     def find(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows of `ids` (ascending) that are known, and the landmarks' own rows."""
-        _, here, there = np.intersect1d(ids, self.ids, assume_unique=True, return_indices=True)
-        return here, there
+        """Return the rows of `ids` that are known, and the landmarks' own rows."""
+        there = np.searchsorted(self.ids, ids)
+        known = there < len(self.ids)
+        known[known] = self.ids[there[known]] == ids[known]
+        return np.flatnonzero(known), there[known]

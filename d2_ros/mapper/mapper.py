@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from d2_ros.camera import Camera
+from d2_ros.imu import ImuCalibration
 from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.geometry import refine_pose, residuals, search_pose
+from d2_ros.mapper.inertial import Imu
 from d2_ros.mapper.landmarks import Landmarks
-from d2_ros.mapper.observations import View, view_of, views_of
-from d2_ros.mapper.start import two_view_start
+from d2_ros.mapper.observations import Right, View, view_of, views_of
+from d2_ros.mapper.start import stereo_start, two_view_start
 from d2_ros.mapper.trajectory import Trajectory
 from d2_ros.mapper.window import Window
 
 _RECENT = 100
 """Frames whose observations are remembered until a map begins."""
+
+_ALIGNED = 50
+"""Keyframes by which metres are found where there is an IMU."""
 
 _TIMES = 1000
 """Times that are remembered of frames and of keyframes."""
@@ -64,12 +71,13 @@ class Counts:
 
 
 class Mapper:
-    """A map of one camera, up to scale, from the rows of its topics.
+    """A map from the rows of a camera's topics: up to scale; of a stereo pair or an IMU in metres.
 
-    It begins with two keyframes (:mod:`d2_ros.mapper.start`), places every frame by the landmarks
-    that it sees, and smooths the window with each keyframe. Where too few landmarks are seen where
-    they are expected the frame is lost; if the tracks of the following keyframes allow it, a new
-    segment begins where the last motion would have led to, with the last speed as its scale.
+    It begins with two keyframes, or one of a pair (:mod:`d2_ros.mapper.start`), places every frame
+    by the landmarks that it sees, and smooths the window with each keyframe. Where too few
+    landmarks are seen where they are expected the frame is lost; if the tracks of the following
+    keyframes allow it, a new segment begins where the last motion would have led to, with the last
+    speed as its scale.
 
     Attributes
     ----------
@@ -81,8 +89,11 @@ class Mapper:
         The map. The world is the first keyframe.
     """
 
-    def __init__(self, config: MapperConfig | None = None) -> None:
+    def __init__(
+        self, config: MapperConfig | None = None, imu: ImuCalibration | None = None
+    ) -> None:
         self.config = config or MapperConfig()
+        self._imu = None if imu is None else Imu(imu)
         self.counts = Counts()
         self._begin()
 
@@ -90,10 +101,32 @@ class Mapper:
         self.state = "starting"
         self.trajectory = Trajectory()
         self.landmarks = Landmarks(self.config.keep_landmarks)
-        self._window = Window(self.config)
+        self._rig = np.eye(4)[None]
+        self._rights: dict[int, Right] = {}
+        self._window = Window(self.config, self._rig)
+        if self._imu is not None:
+            self._imu.reset()
         self._pending: list[View] = []
         self._recent: deque[View] = deque(maxlen=_RECENT)
         self._last: dict[str, int] = {}
+
+    @property
+    def metric(self) -> bool:
+        """Whether the map is in metres."""
+        return self._imu.aligned if self._imu else len(self._rig) > 1
+
+    def add_imu(self, stamp: int, values: Sequence[float] | NDArray[np.float64]) -> None:
+        """Take a sample of the IMU, before the frames that are later.
+
+        Parameters
+        ----------
+        stamp
+            Integer nanoseconds.
+        values
+            Angular velocity x, y, z (rad/s) and specific force x, y, z (m/s^2).
+        """
+        if self._imu is not None:
+            self._imu.add(stamp, values)
 
     def reset(self) -> None:
         """Forget the map."""
@@ -101,7 +134,7 @@ class Mapper:
         self.counts.restarts += 1
 
     def add_features(
-        self, stamp: int, rows: NDArray[np.void], camera: Camera
+        self, stamp: int, rows: NDArray[np.void], camera: Camera, right: Right | None = None
     ) -> NDArray[np.float64] | None:
         """Place a frame.
 
@@ -114,16 +147,24 @@ class Mapper:
             ``(N,)`` of ``records.FEATURES``.
         camera
             Its calibration.
+        right
+            What the right camera of a stereo pair sees of these features.
 
         Returns
         -------
-        ``(4, 4)`` T_world_camera; None while it is not known.
+        ``(4, 4)`` T_world_camera; None while it is not known, with an IMU while metres are not.
         """
         began = time.thread_time()
         if not self._in_time("features", stamp):
             return None
         self.counts.frames += 1
-        view = view_of(stamp, rows, camera, self.config.sigma_floor)
+        if right is not None:
+            self._rig = np.stack([np.eye(4), right.T_left_right])
+            right = right.relative_to(rows)
+            self._rights[stamp] = right
+            while len(self._rights) > _TIMES:
+                del self._rights[next(iter(self._rights))]
+        view = view_of(stamp, rows, camera, self.config.sigma_floor, right)
         self._recent.append(view)
         pose = self.trajectory.pose(stamp)  # its `tracks` may have come before
         if pose is None:
@@ -132,7 +173,7 @@ class Mapper:
             self.state = "lost" if pose is None else "tracking"
             self.counts.lost += pose is None
         self.counts.frame_ms.append((time.thread_time() - began) * 1e3)
-        return pose
+        return pose if self._imu is None or self.metric else None
 
     def add_tracks(self, stamp: int, rows: NDArray[np.void], camera: Camera) -> bool:
         """Take over the keyframe window as it has been solved; return whether the map has changed.
@@ -150,7 +191,7 @@ class Mapper:
         began = time.thread_time()
         if not self._in_time("tracks", stamp):
             return False
-        views = views_of(rows, camera, self.config.sigma_floor)
+        views = views_of(rows, camera, self.config.sigma_floor, self._rights)
         newest = max([k.view.stamp for k in self._window.keyframes], default=-1)
         newest = max([newest, *(view.stamp for view in self._pending)])
         self._window.take_over(views)
@@ -163,6 +204,8 @@ class Mapper:
                 changed |= self._enter(view, camera.focal)
         if changed:
             self._smooth(camera.focal)
+            if self._imu is not None and not self._imu.aligned:
+                self._align(self._imu, camera.focal)
         self.counts.keyframe_ms.append((time.thread_time() - began) * 1e3)
         return changed
 
@@ -185,6 +228,8 @@ class Mapper:
             self._insert(view, pose)
             return True
         self._pending = [*self._pending, view][-self.config.window :]
+        if len(self._rig) > 1:
+            return self._start_stereo(view, focal)
         return any(self._start(first, view, focal) for first in self._pending[:-1])
 
     def _insert(self, view: View, pose: NDArray[np.float64]) -> None:
@@ -196,20 +241,38 @@ class Mapper:
         for keyframe in self._window.keyframes:
             self.trajectory.add_keyframe(keyframe.view.stamp, keyframe.pose)
 
+    def _align(self, imu: Imu, focal: float) -> None:
+        """Turn the segment to gravity (y is down) and to metres, as soon as the motion tells."""
+        known = self.trajectory.keyframes
+        stamps = [stamp for stamp in sorted(known) if stamp >= self._segment][-_ALIGNED:]
+        poses = np.stack([known[stamp] for stamp in stamps])
+        found = imu.align(stamps, poses, len(self._rig) > 1)
+        if found is None:
+            return
+        scale, down = found
+        turn = Rotation.align_vectors([[0.0, 1.0, 0.0]], [down])[0].as_matrix()
+        origin = self.trajectory.keyframes[self._segment][:3, 3].copy()
+        self.trajectory.transform(self._segment, scale, turn)
+        self.landmarks.transform(origin, scale, turn)
+        for keyframe in self._window.keyframes:
+            keyframe.pose = self.trajectory.keyframes[keyframe.view.stamp]
+        self._smooth(focal)
+
     def _place(self, view: View, focal: float) -> NDArray[np.float64] | None:
         """Place a view by the landmarks, from where the last motion leads to or from anywhere."""
         here, there = self.landmarks.find(view.ids)
         if len(here) < self.config.min_points:
             return None
-        points, rays, roots = self.landmarks.places[there], view.rays[here], view.roots[here]
+        points, seen = self.landmarks.places[there], view.select(here)
+        mounts, left = self._rig[seen.eyes], seen.eyes == 0
         limit = self.config.max_error / focal
         enough = max(self.config.min_points, _LEAST_SHARE * len(points))
         for guess in (self.trajectory.predict(view.stamp, self.config.coast), None):
-            start = search_pose(points, rays, limit) if guess is None else guess
+            start = search_pose(points[left], seen.rays[left], limit) if guess is None else guess
             if start is None:
                 continue
-            pose = refine_pose(start, points, rays, roots)
-            right = residuals(pose[None], points, rays, roots).distances < limit
+            pose = refine_pose(start, points, seen.rays, seen.roots, mounts)
+            right = residuals(pose @ mounts, points, seen.rays, seen.roots).distances < limit
             if np.count_nonzero(right) >= enough:
                 self.trajectory.add(view.stamp, pose, self._window.nearest(view.stamp))
                 return pose
@@ -224,20 +287,37 @@ class Mapper:
         origin = self.trajectory.predict(first.stamp, coast)
         relative[:3, 3] *= self.trajectory.speed() * (second.stamp - first.stamp) * 1e-9 or 1.0
         waiting = [view for view in self._pending if first.stamp < view.stamp < second.stamp]
-        self._pending, self._window = [], Window(self.config)
-        self.landmarks = Landmarks(self.config.keep_landmarks)
-        origin = np.eye(4) if origin is None else origin
-        self._insert(first, origin)
-        self._insert(second, origin @ relative)
+        self._begin_segment(first, origin)
+        self._insert(second, self._window.keyframes[0].pose @ relative)
         self._smooth(focal)
         for view in waiting:
             pose = self._place(view, focal)
             if pose is not None:
                 self._insert(view, pose)
-        self._smooth(focal)
-        for view in self._recent:
-            if view.stamp > first.stamp and self.trajectory.pose(view.stamp) is None:
-                self._place(view, focal)
+        self._catch_up(first.stamp, focal)
+        return True
+
+    def _start_stereo(self, view: View, focal: float) -> bool:
+        """Begin a segment with one keyframe of a pair, if enough is seen by both."""
+        if not stereo_start(view, self._rig, self.config, focal):
+            return False
+        self._begin_segment(view, self.trajectory.predict(view.stamp, self.config.coast))
+        self._catch_up(view.stamp, focal)
+        return True
+
+    def _begin_segment(self, first: View, origin: NDArray[np.float64] | None) -> None:
+        self._pending, self._window = [], Window(self.config, self._rig, self._imu)
+        self._segment = first.stamp
+        if self._imu is not None:
+            self._imu.reset()
+        self.landmarks = Landmarks(self.config.keep_landmarks)
+        self._insert(first, np.eye(4) if origin is None else origin)
         self.counts.segments += 1
         self.state = "tracking"
-        return True
+
+    def _catch_up(self, begin: int, focal: float) -> None:
+        """Place the frames since `begin` that had no map to be placed by."""
+        self._smooth(focal)
+        for view in self._recent:
+            if view.stamp > begin and self.trajectory.pose(view.stamp) is None:
+                self._place(view, focal)

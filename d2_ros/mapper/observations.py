@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
-from d2_ros.records import columns
+from d2_ros.records import FEATURES, columns
 
 _STEP = 0.5  # px, of the difference quotients
+
+
+@dataclass(frozen=True)
+class Right:
+    """What the right camera of a stereo pair sees of the features of one frame.
+
+    Attributes
+    ----------
+    rows
+        ``(M,)`` of ``records.STEREO``.
+    camera
+        The right camera's calibration.
+    T_left_right
+        ``(4, 4)`` maps points of the right camera's frame into the left one's, m.
+    """
+
+    rows: NDArray[np.void]
+    camera: Camera
+    T_left_right: NDArray[np.float64]
+
+    def relative_to(self, features: NDArray[np.void]) -> Right:
+        """Return the same with `u`, `v` less those of the left features that are told of.
+
+        The right place was measured from the left one. Where ``tracks`` moves that, it moves along.
+        """
+        rows = self.rows[self.rows["index"] < len(features)]
+        left, result = features[rows["index"]], rows.copy()
+        result["u"], result["v"] = rows["u"] - left["u"], rows["v"] - left["v"]
+        return replace(self, rows=result)
 
 
 @dataclass(frozen=True)
@@ -23,9 +52,11 @@ class View:
     stamp
         Integer nanoseconds.
     ids
-        ``(N,)`` int64 tracks, ascending, each at most once.
+        ``(N,)`` int64 tracks, each at most once per eye.
+    eyes
+        ``(N,)`` int64 camera that sees them: 0, or 1 for the right one of a pair. In order.
     rays
-        ``(N, 2)`` float64 bearings (x, y) at depth 1, optical frame.
+        ``(N, 2)`` float64 bearings (x, y) at depth 1, optical frame of that camera.
     roots
         ``(N, 2, 2)`` float64 upper triangular square roots W of the information of `rays`:
         ``W.T @ W`` is the inverse of their covariance. ``W @ (error)`` is in standard deviations.
@@ -33,6 +64,7 @@ class View:
 
     stamp: int
     ids: NDArray[np.int64]
+    eyes: NDArray[np.int64]
     rays: NDArray[np.float64]
     roots: NDArray[np.float64]
 
@@ -40,8 +72,14 @@ class View:
         if self.rays.shape != (len(self.ids), 2) or self.roots.shape != (len(self.ids), 2, 2):
             raise ValueError("a View has a ray and a root for every id")
 
+    def select(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> View:
+        """Return some of the rows."""
+        return View(self.stamp, self.ids[rows], self.eyes[rows], self.rays[rows], self.roots[rows])
 
-def view_of(stamp: int, rows: NDArray[np.void], camera: Camera, floor: float) -> View:
+
+def view_of(
+    stamp: int, rows: NDArray[np.void], camera: Camera, floor: float, right: Right | None = None
+) -> View:
     """Return the tracked rows of one frame.
 
     Parameters
@@ -55,33 +93,71 @@ def view_of(stamp: int, rows: NDArray[np.void], camera: Camera, floor: float) ->
         Says how a pixel's covariance becomes that of its bearing.
     floor
         Standard deviation, px, that is added to every covariance.
+    right
+        As of :meth:`Right.relative_to`, where there is a right camera.
     """
-    places = columns(rows, "x", "y", "u", "v")
-    spread = columns(rows, "sigma_uu", "sigma_uv", "sigma_vv")
-    spread[:, [0, 2]] += floor**2
-    known = np.isfinite(places).all(axis=1) & np.isfinite(spread).all(axis=1)
-    known &= (rows["track_id"] > 0) & (spread[:, 0] > 0)
+    ids, pixels = rows["track_id"].astype(np.int64), columns(rows, "u", "v")
+    spread = columns(rows, *_SIGMAS)
+    parts = [_seen(ids, columns(rows, "x", "y"), pixels, spread, camera, floor)]
+    if right is not None:
+        index = np.arange(len(rows)) if rows.dtype == FEATURES else rows["index"]
+        _, here, there = np.intersect1d(index, right.rows["index"], return_indices=True)
+        told = right.rows[there]
+        pixels = pixels[here] + columns(told, "u", "v")
+        rays, spread = right.camera.bearings(pixels)[:, :2], columns(told, *_SIGMAS)
+        parts.append(_seen(ids[here], rays, pixels, spread, right.camera, floor))
+    eyes = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+    known, bearings, roots = map(np.concatenate, zip(*parts, strict=True))
+    return View(stamp, known, eyes, bearings, roots)
+
+
+_SIGMAS = ("sigma_uu", "sigma_uv", "sigma_vv")
+
+
+def _seen(
+    ids: NDArray[np.int64],
+    rays: NDArray[np.float64],
+    pixels: NDArray[np.float64],
+    spread: NDArray[np.float64],
+    camera: Camera,
+    floor: float,
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Tracks (ascending), bearings and roots of one camera's rows that say something."""
+    spread = spread + np.array([floor**2, 0.0, floor**2])
+    known = np.isfinite(np.concatenate([rays, pixels, spread], axis=1)).all(axis=1)
+    known &= (ids > 0) & (spread[:, 0] > 0)
     known &= spread[:, 0] * spread[:, 2] > spread[:, 1] ** 2
-    ids, first = np.unique(rows["track_id"][known].astype(np.int64), return_index=True)
-    places, spread = places[known][first], spread[known][first]
-    roots, sensible = _roots(places[:, 2:], spread, camera)
-    return View(stamp, ids[sensible], places[sensible, :2], roots[sensible])
+    found, first = np.unique(ids[known], return_index=True)
+    rays, pixels, spread = (part[known][first] for part in (rays, pixels, spread))
+    roots, sensible = _roots(rays, pixels, spread, camera)
+    return found[sensible], rays[sensible], roots[sensible]
 
 
-def views_of(rows: NDArray[np.void], camera: Camera, floor: float) -> list[View]:
-    """Return the keyframes that a ``tracks`` message tells of, in time order."""
+def views_of(
+    rows: NDArray[np.void], camera: Camera, floor: float, rights: Mapping[int, Right]
+) -> list[View]:
+    """Return the keyframes that a ``tracks`` message tells of, in time order.
+
+    `rights` is what their right cameras have seen, by stamp.
+    """
     stamps = rows["sec"].astype(np.int64) * 1_000_000_000 + rows["nanosec"]
-    return [view_of(int(t), rows[stamps == t], camera, floor) for t in np.unique(stamps)]
+    return [
+        view_of(t, rows[stamps == t], camera, floor, rights.get(t))
+        for t in np.unique(stamps).tolist()
+    ]
 
 
 def _roots(
-    pixels: NDArray[np.float64], spread: NDArray[np.float64], camera: Camera
+    rays: NDArray[np.float64],
+    pixels: NDArray[np.float64],
+    spread: NDArray[np.float64],
+    camera: Camera,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Roots of the information of bearings, and which of them are numbers."""
-    steps = np.array([[_STEP, 0.0], [-_STEP, 0.0], [0.0, _STEP], [0.0, -_STEP]])
-    around = camera.bearings((pixels + steps[:, None]).reshape(-1, 2))[:, :2]
-    right, left, below, above = around.reshape(4, -1, 2)
-    slope = np.stack([right - left, below - above], axis=-1) / (2 * _STEP)
+    steps = np.array([[_STEP, 0.0], [0.0, _STEP]])
+    beside = (pixels + steps[:, None]).reshape(-1, 2)
+    right, below = camera.bearings(beside)[:, :2].reshape(2, -1, 2)
+    slope = np.stack([right - rays, below - rays], axis=-1) / _STEP
     uu, uv, vv = spread.T
     covariance = slope @ np.stack([uu, uv, uv, vv], -1).reshape(-1, 2, 2) @ slope.swapaxes(1, 2)
     information = _inverse(covariance)
@@ -114,11 +190,11 @@ class Table:
     Attributes
     ----------
     ids
-        ``(T,)`` int64 tracks that at least two of the views see.
+        ``(T,)`` int64 tracks with two observations or more.
     start
         ``(T,)`` first row of each track.
-    track, view
-        ``(N,)`` of each row: index in `ids`, and number of the view.
+    track, view, eye
+        ``(N,)`` of each row: index in `ids`, number of the view, and its camera.
     rays, roots
         ``(N, 2)`` and ``(N, 2, 2)``, as in :class:`View`.
     """
@@ -127,8 +203,16 @@ class Table:
     start: NDArray[np.int64]
     track: NDArray[np.int64]
     view: NDArray[np.int64]
+    eye: NDArray[np.int64]
     rays: NDArray[np.float64]
     roots: NDArray[np.float64]
+
+    def cameras(self, poses: NDArray[np.float64], rig: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``(N, 4, 4)`` T_world_camera of the rows, of ``(V, 4, 4)`` bodies and the eyes on them.
+
+        `rig` is ``(1 or 2, 4, 4)`` T_body_camera.
+        """
+        return np.asarray((poses[:, None] @ rig)[self.view, self.eye])
 
     def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum ``(N, ...)`` values over the rows of each track."""
@@ -142,14 +226,16 @@ class Table:
         return np.diff(self.start, append=len(self.track))
 
 
-def table_of(views: Sequence[View]) -> Table:
-    """Put views side by side; tracks that only one of them sees are left out."""
+def table_of(views: Sequence[View], since: int = 0) -> Table:
+    """Put views side by side, without tracks of one observation or before view `since` only."""
     ids = np.concatenate([np.empty(0, np.int64), *(view.ids for view in views)])
     number = np.repeat(np.arange(len(views)), [len(view.ids) for view in views])
     _, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    rows = np.flatnonzero(counts[inverse] >= 2)
+    newer = np.bincount(inverse, number >= since, len(counts)) > 0
+    rows = np.flatnonzero((newer & (counts >= 2))[inverse])
     rows = rows[np.argsort(ids[rows], kind="stable")]
     known, start, track = np.unique(ids[rows], return_index=True, return_inverse=True)
     rays = np.concatenate([np.empty((0, 2)), *(view.rays for view in views)])
     roots = np.concatenate([np.empty((0, 2, 2)), *(view.roots for view in views)])
-    return Table(known, start, track, number[rows], rays[rows], roots[rows])
+    eyes = np.concatenate([np.empty(0, np.int64), *(view.eyes for view in views)])
+    return Table(known, start, track, number[rows], eyes[rows], rays[rows], roots[rows])

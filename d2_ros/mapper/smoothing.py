@@ -4,13 +4,16 @@ A smart factor (Carlone et al. 2014) holds the observations of one landmark and 
 place. GTSAM gives it one noise for all observations, the same in both directions. Here each has its
 own 2 x 2 covariance nevertheless: the square root W of its information is upper triangular, as the
 calibration matrix of a camera is, so ``W @ bearing`` is what a camera of focal lengths W00 and W11
-and skew W01 sees. The rig of a factor has one such camera per observation, and its noise is one.
+and skew W01 sees. The rig of a factor has one such camera per observation, where its eye is on the
+body, and its noise is one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
 
 import gtsam
 import numpy as np
@@ -44,12 +47,26 @@ class Anchor:
     shift: float = _HELD
 
 
+class Motion(Protocol):
+    """What is known of the views' motion beside what they see."""
+
+    def add_to(self, graph: gtsam.NonlinearFactorGraph, values: gtsam.Values) -> None:
+        """Add factors and variables; the poses are 0, 1, ..."""
+        ...
+
+    def take(self, solved: gtsam.Values) -> None:
+        """Take over a solution."""
+        ...
+
+
 def smooth(
     table: Table,
     poses: NDArray[np.float64],
     weights: NDArray[np.float64],
     chosen: NDArray[np.int64],
+    rig: NDArray[np.float64],
     anchors: Sequence[Anchor],
+    motion: Motion | None = None,
 ) -> NDArray[np.float64]:
     """Return poses that agree better with the observations.
 
@@ -58,13 +75,17 @@ def smooth(
     table
         Observations of all views.
     poses
-        ``(V, 4, 4)`` T_world_camera to begin with.
+        ``(V, 4, 4)`` T_world_body to begin with.
     weights
         ``(N,)`` robust weights of the rows of `table`.
     chosen
         Tracks, indices in ``table.ids``, that count.
+    rig
+        ``(1 or 2, 4, 4)`` T_body_camera of the eyes.
     anchors
         Enough of them to fix the map's place, orientation and scale.
+    motion
+        What an IMU says of the views.
     """
     graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
     for number, pose in enumerate(poses):
@@ -74,7 +95,9 @@ def smooth(
         noise = gtsam.noiseModel.Diagonal.Sigmas(sigmas)
         prior = gtsam.PriorFactorPose3(anchor.view, values.atPose3(anchor.view), noise)
         graph.add(prior)
-    _add_landmarks(graph, table, weights, chosen)
+    _add_landmarks(graph, table, weights, chosen, rig)
+    if motion is not None:
+        motion.add_to(graph, values)
     params = gtsam.LevenbergMarquardtParams()
     params.setMaxIterations(_ROUNDS)
     params.setRelativeErrorTol(1e-3)
@@ -83,7 +106,11 @@ def smooth(
     except RuntimeError:  # a keyframe that nothing holds
         return poses
     result = np.stack([solved.atPose3(number).matrix() for number in range(len(poses))])
-    return result if np.isfinite(result).all() else poses
+    if not np.isfinite(result).all():
+        return poses
+    if motion is not None:
+        motion.take(solved)
+    return result
 
 
 def _add_landmarks(
@@ -91,25 +118,29 @@ def _add_landmarks(
     table: Table,
     weights: NDArray[np.float64],
     chosen: NDArray[np.int64],
+    rig: NDArray[np.float64],
 ) -> None:
     """Add a smart factor for each chosen track that keeps two observations."""
     unit, params = gtsam.noiseModel.Isotropic.Sigma(2, 1.0), gtsam.SmartProjectionParams()
     params.setDegeneracyMode(gtsam.DegeneracyMode.ZERO_ON_DEGENERACY)
     params.setRankTolerance(1e-6)
-    kept = weights > OUTLIER
-    white = np.sqrt(weights)[:, None, None] * table.roots
-    seen = np.einsum("nij,nj->ni", white, table.rays)
-    nowhere = gtsam.Pose3()
-    starts, ends = table.start, np.append(table.start[1:], len(table.track))
-    for track in chosen:
-        rows = np.arange(starts[track], ends[track])
-        rows = rows[kept[rows]]
-        if len(rows) < 2:
+    mounts = [gtsam.Pose3(mount) for mount in rig]
+    counts = np.zeros(len(table.ids), bool)
+    counts[chosen] = True
+    rows = np.flatnonzero((weights > OUTLIER) & counts[table.track])
+    white = np.sqrt(weights[rows])[:, None, None] * table.roots[rows]
+    seen = np.einsum("nij,nj->ni", white, table.rays[rows])
+    lenses, eyes, views = white.tolist(), table.eye[rows].tolist(), table.view[rows].tolist()
+    _, starts = np.unique(table.track[rows], return_index=True)
+    for start, end in pairwise([*starts.tolist(), len(rows)]):
+        if end - start < 2:
             continue
-        rig = gtsam.CameraSetPinholePoseCal3_S2()
-        for (fx, skew), (_, fy) in white[rows].tolist():
-            rig.push_back(gtsam.PinholePoseCal3_S2(nowhere, gtsam.Cal3_S2(fx, fy, skew, 0.0, 0.0)))
-        factor = gtsam.SmartProjectionRigFactorPinholePoseCal3_S2(unit, rig, params)
-        for number, (row, view) in enumerate(zip(rows, table.view[rows].tolist(), strict=True)):
-            factor.add(seen[row], view, number)
+        cameras = gtsam.CameraSetPinholePoseCal3_S2()
+        for row in range(start, end):
+            (fx, skew), (_, fy) = lenses[row]
+            lens = gtsam.Cal3_S2(fx, fy, skew, 0.0, 0.0)
+            cameras.push_back(gtsam.PinholePoseCal3_S2(mounts[eyes[row]], lens))
+        factor = gtsam.SmartProjectionRigFactorPinholePoseCal3_S2(unit, cameras, params)
+        for row in range(start, end):
+            factor.add(seen[row], views[row], row - start)
         graph.add(factor)

@@ -1,4 +1,4 @@
-"""How a map begins: two keyframes with parallax between them (essential matrix, OpenCV)."""
+"""How a map begins: two keyframes with parallax (essential matrix, OpenCV), or a stereo pair."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.geometry import depth_errors, inverse, parallax, triangulate
-from d2_ros.mapper.observations import View, table_of
+from d2_ros.mapper.observations import Table, View, table_of
 
 
 def two_view_start(
@@ -31,6 +31,7 @@ def two_view_start(
     see are too few, have no parallax, as when the camera stands or only turns, or agree on no
     motion that puts enough of them in front of both, at depths that are certain enough.
     """
+    first, second = first.select(first.eyes == 0), second.select(second.eyes == 0)
     _, a, b = np.intersect1d(first.ids, second.ids, assume_unique=True, return_indices=True)
     rays, rays_second = first.rays[a], second.rays[b]
     if len(rays) < config.start_points or parallax(rays, rays_second) < config.start_parallax:
@@ -40,10 +41,23 @@ def two_view_start(
         return None
     table = table_of([first, second])
     poses = np.stack([np.eye(4), pose])
-    points = triangulate(table, poses)
+    return pose if _certain(table, poses[table.view], config, focal) else None
+
+
+def stereo_start(view: View, rig: NDArray[np.float64], config: MapperConfig, focal: float) -> bool:
+    """Whether a map can begin with one view of a pair of cameras, ``(2, 4, 4)`` T_body_camera."""
+    table = table_of([view])
+    return len(table.ids) > 0 and _certain(table, rig[table.eye], config, focal)
+
+
+def _certain(
+    table: Table, cameras: NDArray[np.float64], config: MapperConfig, focal: float
+) -> bool:
+    """Whether enough tracks have a place where both rays say, of a depth that is certain enough."""
+    points = triangulate(table, cameras)
     right = table.sums((points.distances < config.max_error / focal).astype(np.float64)) == 2
-    sure = depth_errors(points.places, points.covariances, pose[:3, 3]) < config.max_depth_error
-    return pose if np.count_nonzero(right & sure) >= config.start_points else None
+    sure = depth_errors(points.places, points.covariances, cameras[-1, :3, 3])
+    return np.count_nonzero(right & (sure < config.max_depth_error)) >= config.start_points
 
 
 def _relative_pose(

@@ -11,6 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from d2_ros.mapper.geometry import inverse, moved
 
+_SAME = np.eye(4)
+
 
 @dataclass
 class Trajectory:
@@ -37,7 +39,22 @@ class Trajectory:
     def add_keyframe(self, stamp: int, pose: NDArray[np.float64]) -> None:
         """Add or move a keyframe."""
         self.keyframes[stamp] = pose
-        self._put(stamp, stamp, np.eye(4))
+        self._put(stamp, stamp, _SAME)
+
+    def transform(self, since: int, scale: float, turn: NDArray[np.float64]) -> None:
+        """Turn and stretch what hangs on the keyframes from `since` on, about the first of them."""
+        origin = self.keyframes[since][:3, 3].copy()
+        for stamp, pose in self.keyframes.items():
+            if stamp >= since:
+                new = np.eye(4)
+                new[:3, :3] = turn @ pose[:3, :3]
+                new[:3, 3] = origin + scale * turn @ (pose[:3, 3] - origin)
+                self.keyframes[stamp] = new
+        for stamp, (reference, relative) in self._frames.items():
+            if reference >= since:
+                stretched = relative.copy()
+                stretched[:3, 3] *= scale
+                self._frames[stamp] = reference, stretched
 
     def _put(self, stamp: int, reference: int, relative: NDArray[np.float64]) -> None:
         if stamp not in self._frames:
@@ -84,43 +101,3 @@ class Trajectory:
         """Stamps ``(N,)`` ns, in time order, and ``T_world_camera`` ``(N, 4, 4)``."""
         poses = [self._at(stamp) for stamp in self._stamps]
         return np.array(self._stamps, np.int64), np.array(poses, np.float64).reshape(-1, 4, 4)
-
-
-def tum_lines(stamps: NDArray[np.int64], poses: NDArray[np.float64]) -> str:
-    """Return a trajectory as TUM's tools read it: ``time x y z qx qy qz qw``, time in seconds."""
-    turns = Rotation.from_matrix(poses[:, :3, :3]).as_quat() if len(poses) else np.empty((0, 4))
-    lines = ["# timestamp tx ty tz qx qy qz qw"]
-    for stamp, where, turn in zip(stamps.tolist(), poses[:, :3, 3], turns, strict=True):
-        seconds, rest = divmod(stamp, 1_000_000_000)
-        numbers = " ".join(f"{value:.9f}" for value in (*where, *turn))
-        lines.append(f"{seconds}.{rest:09d} {numbers}")
-    return "\n".join(lines) + "\n"
-
-
-_CLOUD = np.dtype(
-    [(name, "<f4") for name in ("x", "y", "z", "xx", "xy", "xz", "yy", "yz", "zz")]
-    + [("track_id", "<u4")]
-)
-"""A landmark: place, covariance (upper triangle by rows) and track."""
-
-
-def landmark_rows(
-    ids: NDArray[np.int64], places: NDArray[np.float64], covariances: NDArray[np.float64]
-) -> NDArray[np.void]:
-    """Return rows of landmarks: ``x y z``, covariance ``xx xy xz yy yz zz``, ``track_id``."""
-    rows = np.zeros(len(ids), _CLOUD)
-    rows["x"], rows["y"], rows["z"] = places.T
-    for i in range(3):
-        for j in range(i, 3):
-            rows["xyz"[i] + "xyz"[j]] = covariances[:, i, j]
-    rows["track_id"] = ids
-    return rows
-
-
-def ply_bytes(rows: NDArray[np.void]) -> bytes:
-    """Return rows of numbers as a binary PLY file."""
-    kinds = {"f": "float", "u": "uint"}
-    names = rows.dtype.names or ()
-    head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
-    head += [f"property {kinds[rows.dtype[name].kind]} {name}" for name in names]
-    return ("\n".join([*head, "end_header"]) + "\n").encode() + rows.tobytes()

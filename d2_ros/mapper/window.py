@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.geometry import Points, depth_errors, refine_points, triangulate
+from d2_ros.mapper.inertial import Imu, ImuMotion
 from d2_ros.mapper.landmarks import Landmarks
 from d2_ros.mapper.observations import Table, View, table_of
 from d2_ros.mapper.smoothing import OUTLIER, Anchor, smooth
@@ -31,10 +32,21 @@ class Window:
     """The newest keyframes of a segment, in time order.
 
     The newest of them are free. The others, one at least, hold place, orientation and scale.
+
+    Parameters
+    ----------
+    config
+        Sizes and thresholds.
+    rig
+        ``(1 or 2, 4, 4)`` T_body_camera; the body is the first camera.
+    imu
+        Beside the camera. Once it is aligned it holds scale and gravity, and all move but one.
     """
 
-    def __init__(self, config: MapperConfig) -> None:
-        self._config = config
+    def __init__(
+        self, config: MapperConfig, rig: NDArray[np.float64], imu: Imu | None = None
+    ) -> None:
+        self._config, self._rig, self._imu = config, rig, imu
         self.keyframes: list[Keyframe] = []
 
     def __len__(self) -> int:
@@ -69,24 +81,47 @@ class Window:
         """
         limit = self._config.max_error / focal
         poses = np.stack([keyframe.pose for keyframe in self.keyframes])
-        table = table_of([keyframe.view for keyframe in self.keyframes])
+        # Tracks that no free keyframe sees move none, and have had their place before.
+        since = min(self._held, len(self.keyframes) - 1)
+        table = table_of([keyframe.view for keyframe in self.keyframes], since)
         if not len(table.ids):
             return
-        points = triangulate(table, poses)
-        for _ in range(self._config.passes):
-            weights = np.where(points.distances < limit, points.weights, 0.0)
-            chosen = _strongest(table, weights, self._config.max_landmarks)
-            poses = smooth(table, poses, weights, chosen, self._anchors(poses))
-            points = refine_points(points.places, table, poses)
+        points = triangulate(table, table.cameras(poses, self._rig))
+        weights = np.where(points.distances < limit, points.weights, 0.0)
+        chosen = _strongest(table, weights, self._config.max_landmarks)
+        poses = self._moved(table, poses, weights, chosen)
+        points = refine_points(points.places, table, table.cameras(poses, self._rig))
         for keyframe, pose in zip(self.keyframes, poses, strict=True):
             keyframe.pose = pose
         self._keep(table, points, limit, landmarks)
 
+    @property
+    def _held(self) -> int:
+        """How many of the oldest keyframes do not move."""
+        if self._imu is not None and self._imu.aligned:
+            return 1
+        return max(len(self.keyframes) - self._config.free, 1)
+
+    def _moved(
+        self,
+        table: Table,
+        poses: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        chosen: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        imu = self._imu
+        if imu is None or not imu.aligned:
+            return smooth(table, poses, weights, chosen, self._rig, self._anchors(poses))
+        motion = ImuMotion(imu, [keyframe.view.stamp for keyframe in self.keyframes])
+        bodies, rig = poses @ imu.calibration.T_cam_imu, imu.T_imu_cam @ self._rig
+        return smooth(table, bodies, weights, chosen, rig, [Anchor(0)], motion) @ imu.T_imu_cam
+
     def _anchors(self, poses: NDArray[np.float64]) -> list[Anchor]:
-        held = max(len(poses) - self._config.free, 1)
+        held = self._held
         ways = np.linalg.norm(poses[:, :3, 3] - poses[0, :3, 3], axis=1)
         far = int(np.argmax(ways))
-        scale = [Anchor(far, turn=1.0, shift=_SCALE * ways[far])] if far >= held else []
+        free = far >= held and len(self._rig) == 1
+        scale = [Anchor(far, turn=1.0, shift=_SCALE * ways[far])] if free else []
         return [*map(Anchor, range(held)), *scale]
 
     def _keep(self, table: Table, points: Points, limit: float, landmarks: Landmarks) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from threading import Event
 
+import numpy as np
+from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from d2_ros.camera import Camera
+from d2_ros.camera import Camera, on_pair
 from d2_ros.errors import D2RosError
 from d2_ros.node.messages import read_camera
 
@@ -52,6 +54,12 @@ class Calibration:
     def camera(self) -> Camera | None:
         """The camera at the size that its calibration says; None without one that is usable."""
         return self._state if isinstance(self._state, Camera) else None
+
+    @property
+    def mount(self) -> NDArray[np.float64] | None:
+        """``(4, 4)`` T_pair_camera where the camera is one of a stereo pair, by R and P."""
+        message = self._message
+        return None if message is None else on_pair(message.r, message.p, self._rectified)
 
     def wait(self, seconds: float) -> bool:
         """Wait for the first message; return whether one has come by now."""

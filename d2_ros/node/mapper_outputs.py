@@ -22,9 +22,9 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import PointCloud2
 
 from d2_ros.mapper.mapper import Mapper
-from d2_ros.mapper.trajectory import landmark_rows
 from d2_ros.node.messages import make_cloud, make_header
 from d2_ros.node.outputs import OUTPUT_QOS
+from d2_ros.records import landmark_rows
 
 T_MAP_WORLD = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], np.float64)
 """The map is the mapper's world, the first keyframe, with x forward, y left and z up."""

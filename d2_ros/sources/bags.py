@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.camera import Camera, from_calibration
+from d2_ros.camera import Camera, from_calibration, on_pair
 from d2_ros.errors import D2RosError
 from d2_ros.sources.bagfiles import Bag, until_damage
 from d2_ros.sources.bagscan import Stored
@@ -163,6 +163,12 @@ class BagSource:
             self._stamps(self.image_topic),
         )
 
+    def mount(self) -> NDArray[np.float64] | None:
+        """Where the camera is on its stereo pair, whose body is the rectified left camera."""
+        infos = until_damage(self._bag.messages([self._info_topic]))
+        info = next((info for _, info in infos), None)
+        return None if info is None else mount_of(info, self._rectified)
+
     def clocks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Stamps of the images and of the known poses, ns."""
         return self._stamps(self.image_topic), self._stamps(POSE_TOPIC)
@@ -205,6 +211,12 @@ def camera_of(info: Any, width: int, height: int, rectified: bool = False) -> Ca
         roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
         rectified=rectified,
     )
+
+
+def mount_of(info: Any, rectified: bool) -> NDArray[np.float64] | None:
+    """``(4, 4)`` pose of a camera on its stereo pair, by R and P of a camera_info."""
+    r, p = (getattr(info, key if hasattr(info, key) else key.upper()) for key in "rp")
+    return on_pair(r, p, rectified)
 
 
 def _stamp(item: Stored) -> int:

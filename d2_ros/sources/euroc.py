@@ -65,7 +65,7 @@ def open_euroc(folder: Path) -> ImageFiles:
         known, bodies = _body_poses(truth)
         poses = interpolate(known, bodies, stamps) @ body_camera
     files = tuple(folder / "data" / row[1] for row in table)
-    return ImageFiles(str(folder), stamps, files, camera, poses, known)
+    return ImageFiles(str(folder), stamps, files, camera, poses, known, body_camera)
 
 
 def _stamps(path: Path, table: list[list[str]]) -> NDArray[np.int64]:

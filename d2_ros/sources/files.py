@@ -40,6 +40,8 @@ class ImageFiles:
     truth_stamps
         ``(K,)`` integer nanoseconds of the poses that `ground_truth` was interpolated from; None
         where each image has its own.
+    T_body_camera
+        ``(4, 4)`` where the camera is on the body that carries it, m; None where it is not known.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ImageFiles:
     camera: Camera | None = None
     ground_truth: NDArray[np.float64] | None = None
     truth_stamps: NDArray[np.int64] | None = None
+    T_body_camera: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         counts = {"stamps": len(self.stamps), "images": len(self.files)}
@@ -83,6 +86,10 @@ class ImageFiles:
     def poses(self) -> NDArray[np.float64] | None:
         """Ground truth ``T_world_camera``."""
         return self.ground_truth
+
+    def mount(self) -> NDArray[np.float64] | None:
+        """Where the camera is on its body."""
+        return self.T_body_camera
 
     def clocks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Stamps of the images and of the known poses, ns."""

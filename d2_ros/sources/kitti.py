@@ -21,17 +21,24 @@ CAMERAS = (0, 2, 1, 3)
 """Left gray, left colour, right gray, right colour: the first that is there is read."""
 
 
-def is_kitti(path: Path) -> bool:
-    """Return whether `path` looks like a KITTI odometry sequence."""
-    return (path / "calib.txt").is_file() and _camera_number(path) is not None
+def find_kitti(path: Path) -> tuple[Path, int] | None:
+    """Return the sequence and the number of the camera if `path` is a KITTI odometry sequence.
+
+    `path` may also be the folder of one of its cameras, ``image_0`` to ``image_3``.
+    """
+    parent, number = path.resolve().parent, path.resolve().name.removeprefix("image_")
+    if number in map(str, CAMERAS) and (parent / "calib.txt").is_file():
+        return parent, int(number)
+    first = _camera_number(path) if (path / "calib.txt").is_file() else None
+    return None if first is None else (path, first)
 
 
 def _camera_number(path: Path) -> int | None:
     return next((number for number in CAMERAS if (path / f"image_{number}").is_dir()), None)
 
 
-def open_kitti(path: Path) -> ImageFiles:
-    """Open the first camera of a sequence; poses are that camera's, to the first frame's left gray.
+def open_kitti(path: Path, number: int) -> ImageFiles:
+    """Open a camera of a sequence; poses are that camera's, to the first frame's left gray.
 
     The poses are ``poses.txt`` in the folder, or ``../../poses/NAME.txt`` as KITTI ships them.
 
@@ -40,7 +47,6 @@ def open_kitti(path: Path) -> ImageFiles:
     D2RosError
         If a file is missing or malformed, or there are images without a time or pose.
     """
-    number = _camera_number(path)
     folder = path / f"image_{number}"
     files = sorted(image_files(folder))
     if not files:
@@ -51,17 +57,17 @@ def open_kitti(path: Path) -> ImageFiles:
     projection = _projection(path / "calib.txt", f"P{number}:")
     width, height = size_of(files)
     camera = Camera(width, height, projection[:, :3], np.empty(0))
+    # Points of the left gray camera are x, those of this one x + K^-1 p, p the last column of P.
+    offset = np.eye(4)
+    offset[:3, 3] = -np.linalg.solve(projection[:, :3], projection[:, 3])
     shipped = path.resolve().parents[1] / "poses" / f"{path.resolve().name}.txt"
     truth = next((file for file in (path / "poses.txt", shipped) if file.is_file()), None)
     poses = None
     if truth is not None:
         table = numbers(truth, read_table(truth), 12).reshape(-1, 3, 4)
         known = np.concatenate([table, np.tile([[[0.0, 0, 0, 1]]], (len(table), 1, 1))], axis=1)
-        # Points of the gray camera are x, those of this one x + K^-1 p, p the last column of P.
-        offset = np.eye(4)
-        offset[:3, 3] = -np.linalg.solve(projection[:, :3], projection[:, 3])
         poses = known[rows_of(files, len(known), truth)] @ offset
-    return ImageFiles(str(path), stamps[rows], tuple(files), camera, poses)
+    return ImageFiles(str(path), stamps[rows], tuple(files), camera, poses, T_body_camera=offset)
 
 
 def rows_of(files: Sequence[Path], count: int, table: Path) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
-from d2_ros.camera import Camera
+from d2_ros.camera import Camera, Rectification
 from d2_ros.records import point_fields, split_stamp
 from d2_ros.vins import VinsPoints
 
@@ -94,12 +94,20 @@ def image(stamp: int, frame_id: str, pixels: NDArray[Any]) -> Any:
     )
 
 
-def camera_info(stamp: int, frame_id: str, camera: Camera | None, width: int, height: int) -> Any:
-    """Return the calibration of images of this size, not rectified (R = 1, P = K).
+def camera_info(
+    stamp: int,
+    frame_id: str,
+    camera: Camera | None,
+    width: int,
+    height: int,
+    rectified: Rectification | None = None,
+) -> Any:
+    """Return the calibration of images of this size; R and P as a stereo pair has them, or 1 and K.
 
     Without a camera K is zero, which means uncalibrated, and the message tells the size only.
     """
     matrix = np.zeros((3, 3)) if camera is None else camera.matrix
+    turn, projection = rectified or (np.eye(3), np.column_stack([matrix, np.zeros(3)]))
     return _message(
         "sensor_msgs/msg/CameraInfo",
         header=header(stamp, frame_id),
@@ -108,8 +116,8 @@ def camera_info(stamp: int, frame_id: str, camera: Camera | None, width: int, he
         distortion_model="" if camera is None else camera.model,
         d=np.zeros(0) if camera is None else camera.distortion,
         k=matrix.ravel(),
-        r=np.eye(3).ravel(),
-        p=np.column_stack([matrix, np.zeros(3)]).ravel(),
+        r=turn.ravel(),
+        p=projection.ravel(),
         binning_x=0,
         binning_y=0,
         roi=_message(
@@ -120,6 +128,24 @@ def camera_info(stamp: int, frame_id: str, camera: Camera | None, width: int, he
             width=0,
             do_rectify=False,
         ),
+    )
+
+
+def imu(stamp: int, frame_id: str, values: NDArray[np.float64]) -> Any:
+    """Return angular velocity and specific force, ``(6,)``, as an Imu that knows no orientation."""
+    turn, force = (
+        _message("geometry_msgs/msg/Vector3", **dict(zip("xyz", part.tolist(), strict=True)))
+        for part in (values[:3], values[3:])
+    )
+    return _message(
+        "sensor_msgs/msg/Imu",
+        header=header(stamp, frame_id),
+        orientation=_message("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+        orientation_covariance=np.array([-1.0, *[0.0] * 8]),
+        angular_velocity=turn,
+        angular_velocity_covariance=np.zeros(9),
+        linear_acceleration=force,
+        linear_acceleration_covariance=np.zeros(9),
     )
 
 

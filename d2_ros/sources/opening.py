@@ -89,7 +89,7 @@ def _dataset(path: Path) -> Callable[[], Source] | None:
     from d2_ros.sources.euroc import find_euroc, open_euroc
     from d2_ros.sources.files import image_files
     from d2_ros.sources.folder import open_folder
-    from d2_ros.sources.kitti import is_kitti, open_kitti
+    from d2_ros.sources.kitti import find_kitti, open_kitti
     from d2_ros.sources.kitti_raw import find_kitti_raw, open_kitti_raw
     from d2_ros.sources.tum import is_tum, open_tum
 
@@ -97,8 +97,8 @@ def _dataset(path: Path) -> Callable[[], Source] | None:
         return partial(open_euroc, folder)
     if is_tum(path):
         return partial(open_tum, path)
-    if is_kitti(path):
-        return partial(open_kitti, path)
+    if sequence := find_kitti(path):
+        return partial(open_kitti, *sequence)
     if folder := find_kitti_raw(path):
         return partial(open_kitti_raw, folder)
     return partial(open_folder, path) if image_files(path) else None

@@ -1,10 +1,33 @@
-"""Frames of a second camera, by the time at which the first one took its own."""
+"""The second camera of a pair: where it is, and its frames by the time of the first one's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
 
-from d2_ros.sources.base import Frame
+import numpy as np
+from numpy.typing import NDArray
+
+from d2_ros.camera import right_of
+from d2_ros.sources.base import Frame, Source
+
+
+@runtime_checkable
+class Mounted(Protocol):
+    """A source that knows where its camera is on the body that carries it."""
+
+    def mount(self) -> NDArray[np.float64] | None:
+        """``(4, 4)`` T_body_camera, m; None where it is not known."""
+        ...
+
+
+def pair_pose(left: Source, right: Source) -> NDArray[np.float64] | None:
+    """``(4, 4)`` T_left_right of two cameras of one recording, m; None where it is not known."""
+    if type(left) is not type(right) or not (
+        isinstance(left, Mounted) and isinstance(right, Mounted)
+    ):
+        return None  # what they call their body need not be the same
+    return right_of(left.mount(), right.mount())
 
 
 class Partners:

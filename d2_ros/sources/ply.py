@@ -1,4 +1,4 @@
-"""Points of a PLY file, as mappers write them."""
+"""PLY files of points, as mappers write them."""
 
 from __future__ import annotations
 
@@ -58,3 +58,12 @@ def _layout(lines: list[list[str]]) -> tuple[str, int, list[tuple[str, str]]]:
     own = lines[elements[0] + 1 : elements[1] if len(elements) > 1 else len(lines)]
     names = [(line[2], _KINDS[line[1]]) for line in own if line[0] == "property"]
     return order, int(lines[elements[0]][2]), names
+
+
+def ply_bytes(rows: NDArray[np.void]) -> bytes:
+    """Return rows of numbers as a binary PLY file."""
+    kinds = {"f": "float", "u": "uint"}
+    names = rows.dtype.names or ()
+    head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
+    head += [f"property {kinds[rows.dtype[name].kind]} {name}" for name in names]
+    return ("\n".join([*head, "end_header"]) + "\n").encode() + rows.tobytes()

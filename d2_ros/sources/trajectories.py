@@ -94,6 +94,17 @@ def read_trajectory(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]
     )
 
 
+def tum_lines(stamps: NDArray[np.int64], poses: NDArray[np.float64]) -> str:
+    """Return a trajectory as TUM's tools read it: ``time x y z qx qy qz qw``, time in seconds."""
+    turns = Rotation.from_matrix(poses[:, :3, :3]).as_quat() if len(poses) else np.empty((0, 4))
+    lines = ["# timestamp tx ty tz qx qy qz qw"]
+    for stamp, where, turn in zip(stamps.tolist(), poses[:, :3, 3], turns, strict=True):
+        seconds, rest = divmod(stamp, 1_000_000_000)
+        numbers = " ".join(f"{value:.9f}" for value in (*where, *turn))
+        lines.append(f"{seconds}.{rest:09d} {numbers}")
+    return "\n".join(lines) + "\n"
+
+
 def pose_matrices(positions: ArrayLike, quaternions: ArrayLike) -> NDArray[np.float64]:
     """Return ``(N, 4, 4)`` poses of ``(N, 3)`` positions and ``(N, 4)`` (x, y, z, w).
 

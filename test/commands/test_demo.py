@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 from rosbags.highlevel import AnyReader
+from scene import CAMERA, Scene, tracks
 
 from d2_ros import records
+from d2_ros.commands.demo_map import map_demo
 from d2_ros.config import Config, with_values
 from d2_ros.frontend import FrontEnd
-from d2_ros.sources import open_source
+from d2_ros.sources import messages, open_source
+from d2_ros.sources.writer import BagWriter
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
@@ -124,6 +127,28 @@ def test_the_overlays_can_be_looked_at(ran: Any) -> None:
     film = cv2.VideoCapture(str(ran.out / "overlay.mp4"))
     pngs = list(ran.out.glob("overlay_*.png"))
     assert len(pngs) == 6 or film.get(cv2.CAP_PROP_FRAME_COUNT) == 6
+
+
+def test_six_frames_are_no_trajectory_and_the_demo_says_so(ran: Any) -> None:
+    assert ran.figures["trajectory_frames"] == 0
+    assert "no map could begin in 6 frames" in ran.text
+    assert not (ran.out / "trajectory.png").exists()
+
+
+def test_the_trajectory_is_drawn_on_the_true_one(tmp_path: Path) -> None:
+    scene = Scene()
+    with BagWriter(tmp_path / "features.mcap") as bag:
+        for number in range(scene.frames):
+            stamp, rows = scene.stamp(number), scene.features(number)
+            told = {"features": rows} | ({} if number % 4 else {"tracks": tracks(stamp, rows)})
+            for topic, content in told.items():
+                bag.write(PREFIX + topic, messages.cloud(stamp, "camera", content))
+    stamps = [scene.stamp(number) for number in range(scene.frames)]
+    source = SimpleNamespace(camera=CAMERA, stamps=stamps, poses=lambda: scene.poses)
+    figures, picture = map_demo(tmp_path / "features.mcap", source)
+    assert figures["trajectory_frames"] == scene.frames
+    assert figures["trajectory_error_m"] < 0.006
+    assert cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape[2] == 3
 
 
 def test_no_process_is_left(ran: Any) -> None:

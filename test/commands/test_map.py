@@ -8,20 +8,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scene import CAMERA, SECOND, Scene, tracks
+import yaml
+from inertia import CALIBRATION, samples
+from scene import CAMERA, SECOND, T_LEFT_RIGHT, Scene, tracks
 
-from d2_ros.mapper.trajectory import tum_lines
+from d2_ros.camera import rectification
 from d2_ros.sources import messages
+from d2_ros.sources.trajectories import tum_lines
 from d2_ros.sources.writer import BagWriter
 
 
-def write(path: Path, scene: Scene, camera: Any = CAMERA, topics: Any = None) -> Path:
-    """Write what ``d2-ros replay`` would."""
+def write(
+    path: Path, scene: Scene, camera: Any = CAMERA, topics: Any = None, pair: Any = None
+) -> Path:
+    """Write what ``d2-ros replay`` would; `pair` is R and P of both cameras of a pair."""
+    own, other = pair or (None, None)
     with BagWriter(path) as bag:
         for number in range(scene.frames):
             stamp, rows = scene.stamp(number), scene.features(number)
             told = {"features": rows} | ({} if number % 4 else {"tracks": tracks(stamp, rows)})
-            bag.write("/camera/camera_info", messages.camera_info(stamp, "c", camera, 640, 480))
+            info = messages.camera_info(stamp, "c", camera, 640, 480, own)
+            bag.write("/camera/camera_info", info)
+            if pair is not None:
+                told |= {"stereo": scene.right(number, rows).rows}
+                info = messages.camera_info(stamp, "r", camera, 640, 480, other)
+                bag.write("/right/camera_info", info)
             for topic, content in told.items():
                 if topics is None or topic in topics:
                     place = f"/d2_frontend/camera/{topic}"
@@ -107,3 +118,56 @@ def test_the_truth_is_no_place_for_the_map(d2_ros: Any, tmp_path: Path, truth: P
     done = d2_ros("map", bag, "--truth", truth, "--json", truth)
     assert done.code == 2
     assert "is the input itself" in done.err
+
+
+def test_a_stereo_pair_is_mapped_in_metres(d2_ros: Any, tmp_path: Path, truth: Path) -> None:
+    pair = rectification(CAMERA, CAMERA, T_LEFT_RIGHT)
+    bag, figures = write(tmp_path / "a.mcap", Scene(), pair=pair), tmp_path / "f.json"
+    done = d2_ros("map", bag, "--truth", truth, "--json", figures)
+    assert done.code == 0, done.err
+    found = json.loads(figures.read_text())
+    assert found["absolute_error_m"] < 0.006
+    assert abs(found["scale"] - 1) < 0.003
+    assert d2_ros("map", bag, "--truth", truth, "--json", figures, "--mono").code == 0
+    assert abs(json.loads(figures.read_text())["scale"] - 1) > 0.1
+
+
+@pytest.fixture
+def imu(tmp_path: Path) -> tuple[Path, Path]:
+    """Samples and calibration of an IMU on the scene's camera."""
+    scene, times = Scene(frames=60), np.arange(-0.1, 6.1, 1 / 200)
+    values = samples(lambda time: Scene.pose(scene, 10 * time), times, (0.0, 1.0, 0.0))
+    rows = [
+        f"{scene.begin + round(time * 1e9)},{','.join(map(str, sample))}"
+        for time, sample in zip(times, values.tolist(), strict=True)
+    ]
+    (tmp_path / "imu.csv").write_text("\n".join(rows))
+    told = {**vars(CALIBRATION), "T_cam_imu": CALIBRATION.T_cam_imu.tolist()}
+    (tmp_path / "imu.yaml").write_text(yaml.safe_dump(told))
+    return tmp_path / "imu.csv", tmp_path / "imu.yaml"
+
+
+def test_an_imu_gives_a_monocular_map_metres(d2_ros: Any, tmp_path: Path, imu: Any) -> None:
+    scene = Scene(frames=60, count=1500)
+    scene.points[:, 0] *= 1.6
+    stamps = np.array([scene.stamp(number) for number in range(60)])
+    (tmp_path / "truth.tum").write_text(tum_lines(stamps, scene.poses))
+    bag, figures = write(tmp_path / "a.mcap", scene), tmp_path / "f.json"
+    given = ("--truth", tmp_path / "truth.tum", "--json", figures, "--imu", imu[0])
+    done = d2_ros("map", bag, *given, "--imu-calibration", imu[1])
+    assert done.code == 0, done.err
+    found = json.loads(figures.read_text())
+    assert abs(found["scale"] - 1) < 0.015
+    assert found["absolute_error_m"] < 0.02
+    refused = d2_ros("map", bag, *given)
+    assert refused.code == 2
+    assert "give --imu-calibration as well" in refused.err
+
+
+def test_a_pair_whose_distance_is_not_said_is_refused(d2_ros: Any, tmp_path: Path) -> None:
+    matrix = np.column_stack([CAMERA.matrix, np.zeros(3)])
+    plain = (np.eye(3), matrix)
+    done = d2_ros("map", write(tmp_path / "a.mcap", Scene(frames=6), pair=(plain, plain)))
+    assert done.code == 2
+    assert "does not say how far apart its cameras are" in done.err
+    assert "--mono" in done.err

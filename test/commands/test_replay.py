@@ -4,10 +4,11 @@ import os
 import cv2
 import numpy as np
 import pytest
+import yaml
 from rosbags.highlevel import AnyReader
 
 import d2_ros.frontend as frontend_module
-from d2_ros.camera import Camera
+from d2_ros.camera import Camera, on_pair, right_of
 from d2_ros.commands.replay import ResultWriter, Tally, run
 from d2_ros.config import Config, OutputConfig, with_values
 from d2_ros.records import FEATURES, STEREO, columns
@@ -229,6 +230,64 @@ def test_a_stereo_pair_lies_at_its_exact_disparity(tmp_path, d2_ros):
     assert min(map(len, errors)) > 30
     assert np.median(np.concatenate(errors)) < 0.1
     assert np.percentile(np.concatenate(errors), 90) < 0.5
+
+
+def as_euroc(folder, sources):
+    """Write ``mav0/cam0`` and ``cam1`` as EuRoC has them, on a body that is turned and aside."""
+    body = np.eye(4)
+    body[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]
+    body[:3, 3] = 0.1, -0.2, 0.3
+    for number, source in enumerate(sources):
+        camera, place = source.camera, body @ source.mount()
+        images = folder / "mav0" / f"cam{number}" / "data"
+        images.mkdir(parents=True)
+        rows = ["#timestamp [ns],filename"]
+        for frame in source:
+            cv2.imwrite(str(images / f"{frame.stamp}.png"), frame.image)
+            rows.append(f"{frame.stamp},{frame.stamp}.png")
+        (images.parent / "data.csv").write_text("\n".join(rows))
+        told = {
+            "T_BS": {"cols": 4, "rows": 4, "data": place.ravel().tolist()},
+            "resolution": [camera.width, camera.height],
+            "camera_model": "pinhole",
+            "intrinsics": camera.matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist(),
+            "distortion_model": "radial-tangential",
+            "distortion_coefficients": camera.distortion.tolist(),
+        }
+        (images.parent / "sensor.yaml").write_text(yaml.safe_dump(told))
+    return folder / "mav0" / "cam0", folder / "mav0" / "cam1"
+
+
+def as_kitti(folder, sources):
+    """Write a KITTI odometry sequence with ``image_0`` and ``image_1``, undistorted."""
+    rows = []
+    for number, source in enumerate(sources):
+        images, matrix = folder / f"image_{number}", source.camera.matrix
+        images.mkdir(parents=True)
+        for index, frame in enumerate(source):
+            image = cv2.undistort(frame.image, matrix, source.camera.distortion)
+            cv2.imwrite(str(images / f"{index:06}.png"), image)
+        offset = -matrix @ source.mount()[:3, 3]
+        projection = np.column_stack([matrix, offset])
+        rows.append(f"P{number}: {' '.join(map(str, projection.ravel().tolist()))}")
+    (folder / "calib.txt").write_text("\n".join(rows))
+    (folder / "times.txt").write_text("\n".join(f"{index / 20}" for index in range(len(source))))
+    return folder / "image_0", folder / "image_1"
+
+
+@pytest.mark.parametrize("write", [as_euroc, as_kitti])
+def test_the_pairs_of_data_sets_know_how_far_apart_they_are(tmp_path, d2_ros, write):
+    sources = [open_source(PAIR), open_source(f"{PAIR},baseline=120")]
+    left, right = write(tmp_path / "set", sources)
+    out = tmp_path / "out.mcap"
+    outcome = d2_ros("replay", left, "--right", right, "--out", out, "-p", "threads:=1")
+    assert outcome.code == 0, outcome.err
+    assert "4 stereo pairs" in outcome.out
+    content = read(out)
+    assert min(message.width for message in content[PREFIX + "stereo"]) > 20
+    first, second = (content[f"/{name}/camera_info"][0] for name in ("camera", "right"))
+    found = right_of(on_pair(first.r, first.p), on_pair(second.r, second.p))
+    np.testing.assert_allclose(found, sources[1].mount(), atol=1e-9)
 
 
 def test_frames_without_a_partner_have_no_stereo(tmp_path, d2_ros):

@@ -16,7 +16,7 @@ def make_scene():
 
 @pytest.fixture
 def make_mapper():
-    return lambda **values: Mapper(MapperConfig(**values))
+    return lambda imu=None, **values: Mapper(MapperConfig(**values), imu)
 
 
 @pytest.fixture

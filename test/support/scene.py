@@ -10,9 +10,16 @@ from scipy.spatial.transform import Rotation
 
 from d2_ros.camera import Camera
 from d2_ros.mapper.mapper import Mapper
-from d2_ros.records import FEATURES, TRACKS
+from d2_ros.mapper.observations import Right
+from d2_ros.records import FEATURES, STEREO, TRACKS
 
 SECOND = 1_000_000_000
+BASELINE = 0.5
+T_LEFT_RIGHT = np.eye(4)
+T_LEFT_RIGHT[:3, :3] = Rotation.from_rotvec([0.01, -0.03, 0.02]).as_matrix()
+T_LEFT_RIGHT[:3, 3] = [BASELINE, 0.01, -0.02]
+"""Of a right camera that is not quite parallel."""
+
 CAMERA = Camera(640, 480, np.array([[500, 0, 319.5], [0, 500, 239.5], [0, 0, 1]]), np.zeros(5))
 
 
@@ -71,6 +78,20 @@ class Scene:
         rows["track_id"] = self.first_id + seen
         return rows
 
+    def right(self, number: int, rows: Any) -> Right:
+        """What the right camera sees of a frame's rows; it has the noise of the left one."""
+        pose = self.poses[number] @ T_LEFT_RIGHT
+        known = rows["track_id"].astype(int) - self.first_id
+        local = (self.points[known] - pose[:3, 3]) @ pose[:3, :3]
+        pixels = CAMERA.project(local) + self.rng.normal(size=(len(rows), 2)) * self.sigma[known]
+        with np.errstate(invalid="ignore"):
+            seen = np.flatnonzero(((pixels >= 0) & (pixels <= [639, 479])).all(axis=1))
+        told = np.zeros(len(seen), STEREO)
+        told["index"], (told["u"], told["v"]) = seen, pixels[seen].T
+        told["x"], told["y"], told["z"] = CAMERA.bearings(pixels[seen]).T
+        told["sigma_uu"], told["sigma_vv"] = self.sigma[known[seen]].T ** 2
+        return Right(told, CAMERA, T_LEFT_RIGHT)
+
 
 def tracks(stamp: int, rows: Any) -> Any:
     """The observations of one keyframe as rows of its `tracks`."""
@@ -82,21 +103,29 @@ def tracks(stamp: int, rows: Any) -> Any:
     return told
 
 
-def play(mapper: Mapper, scene: Scene, numbers: Any = None, every: int = 4, change: Any = None):
+def play(
+    mapper: Mapper,
+    scene: Scene,
+    numbers: Any = None,
+    every: int = 4,
+    change: Any = None,
+    stereo: bool = False,
+):
     """Send frames to a mapper, every fourth one as a keyframe; return its answers."""
-    answers = []
+    answers: list[Any] = []
     for number in range(scene.frames) if numbers is None else numbers:
         stamp, rows = scene.stamp(number), scene.features(number)
         if change is not None:
             rows = change(number, rows)
-        answers.append(mapper.add_features(stamp, rows, CAMERA))
+        right = scene.right(number, rows) if stereo else None
+        answers.append(mapper.add_features(stamp, rows, CAMERA, right))
         if number % every == 0:
             mapper.add_tracks(stamp, tracks(stamp, rows), CAMERA)
     return answers
 
 
-def errors(mapper: Mapper, scene: Scene, numbers: Any = None) -> Any:
-    """Errors of the places after alignment, ``(N,)``, in the scene's units."""
+def errors(mapper: Mapper, scene: Scene, numbers: Any = None, metric: bool = False) -> Any:
+    """Errors of the places after alignment, ``(N,)``, in the scene's units; `metric`: its scale."""
     stamps, poses = mapper.trajectory.poses()
     known = {scene.stamp(number): number for number in range(scene.frames)}
     chosen = [known[stamp] for stamp in stamps.tolist()]
@@ -105,5 +134,5 @@ def errors(mapper: Mapper, scene: Scene, numbers: Any = None) -> Any:
     a, b = true - true.mean(0), ours - ours.mean(0)
     left, spread, right = np.linalg.svd(a.T @ b)
     sign = np.diag([1, 1, np.sign(np.linalg.det(left @ right))])
-    scale = np.trace(np.diag(spread) @ sign) / (b**2).sum()
+    scale = 1.0 if metric else np.trace(np.diag(spread) @ sign) / (b**2).sum()
     return np.linalg.norm(a - scale * b @ (left @ sign @ right).T, axis=1)

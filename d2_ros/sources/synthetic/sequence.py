@@ -64,6 +64,12 @@ class Synthetic:
         """Exact ``T_world_camera`` at the middle of each exposure, ``(len, 4, 4)``."""
         return self._poses.copy()
 
+    def mount(self) -> NDArray[np.float64]:
+        """``(4, 4)`` T_body_camera: the body is the camera without a baseline."""
+        T_body_camera = np.eye(4)
+        T_body_camera[0, 3] = self.options.baseline_mm * 1e-3
+        return T_body_camera
+
     def locate(
         self, frame_a: int, pixels: ArrayLike, frame_b: int
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
