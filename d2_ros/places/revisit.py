@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from d2_ros.config import Config
 from d2_ros.matching.motion import predict
@@ -16,12 +17,13 @@ from d2_ros.matching.pose import estimate_pose
 from d2_ros.matching.pyramid import build_pyramid
 from d2_ros.matching.verification import verify
 from d2_ros.places.place import Place
+from d2_ros.places.vlad import unit
 
 FEWEST_ALIGNED = 20
 """Aligned matches below which a pair is told at its detected places: the light is too different."""
 
 _PARALLAX = 1.5
-"""px: median parallax of the matches below which the direction of a translation is noise."""
+"""px: median parallax of the matches up to which a camera counts as having turned only."""
 
 _CPU = torch.device("cpu")
 
@@ -151,14 +153,18 @@ def _motion(
     """Rotation and direction of ``T_place_known``, each None where it cannot be told."""
     if place.camera is None or known.camera is None:
         return None, None
+    then, now = known.camera.bearings(before), place.camera.bearings(pixels)
+    turn = Rotation.align_vectors(unit(now), unit(then))[0].as_matrix()
+    if _parallax(turn, then, now) * place.camera.focal <= _PARALLAX:
+        return turn, None  # an essential matrix says nothing here, and may be upside down
     pose = estimate_pose(before, pixels, (known.camera, place.camera), max_error)
-    if pose is None:
-        return None, None
-    rotation = pose[:3, :3]
-    turned = known.camera.bearings(before) @ rotation.T
-    parallax = place.camera.bearings(pixels)[:, :2] - turned[:, :2] / turned[:, 2:]
-    seen = float(np.nanmedian(np.linalg.norm(parallax, axis=1))) * place.camera.focal
-    return rotation, pose[:3, 3] if seen > _PARALLAX else None
+    return (None, None) if pose is None else (pose[:3, :3], pose[:3, 3])
+
+
+def _parallax(rotation: Pixels, then: Pixels, now: Pixels) -> float:
+    """Median distance of bearings from where a turn alone would bring them, at depth 1."""
+    turned = then @ rotation.T
+    return float(np.median(np.linalg.norm(now[:, :2] - turned[:, :2] / turned[:, 2:], axis=1)))
 
 
 def _matrices(place: Place, rows: NDArray[np.int64]) -> NDArray[np.float64]:
