@@ -27,6 +27,7 @@ ALLOWED["distortion"] |= {"machine_code"}
 ALLOWED["vins"] = LEAVES
 ALLOWED["export"] = {"records", "camera", "errors"}  # what the topics lack, all users lack
 ALLOWED["viewer"] = ALLOWED["mapper"] = ALLOWED["export"]
+ALLOWED["places"] = LEAVES | {"features", "matching"}  # beside tracks, off the frame's path
 ALLOWED["node"] |= {"sources", "vins", "mapper"}  # plays and records; one topic; a second node
 ABOVE = {"node", "commands", "cli", "evaluation", "training", "frontend"}
 
