@@ -244,7 +244,8 @@ def judge(answers: Sequence[Answer], truth: Truth) -> Judged:
     near, around = truth.near(1), truth.near(2)
     best = np.array([answer.best for answer in answers])
     told = best >= 0
-    close, has = told & around[np.arange(len(best)), best], near.any(axis=1)
+    has: NDArray[np.bool_] = np.asarray(near.any(axis=1))
+    close = told & around[np.arange(len(best)), best]
     right = close & has
     rotations, directions = [], []
     for query in np.flatnonzero(right):

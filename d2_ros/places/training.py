@@ -82,7 +82,7 @@ def _windows(keypoints: NDArray[np.float32]) -> list[NDArray[np.bool_]]:
     """Which keypoints lie in the photograph, and in each window of it."""
     low, size = keypoints.min(0), np.ptp(keypoints, axis=0)
     starts = np.linspace(0, 1 - _WINDOW, _STEPS)
-    inside = [np.ones(len(keypoints), bool)]
+    inside: list[NDArray[np.bool_]] = [np.ones(len(keypoints), bool)]
     for across in starts:
         for down in starts:
             corner = low + size * (across, down)

@@ -104,7 +104,7 @@ def aggregate(local: Floats, words: Floats) -> Floats:
     return unit(unit(sums).ravel())
 
 
-def unit(vectors: Floats) -> Floats:
+def unit(vectors: NDArray[np.floating[Any]]) -> Floats:
     """Scale to unit length along the last axis; zeros stay zeros."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(length, 1e-12), np.float32)
