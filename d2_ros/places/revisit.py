@@ -23,7 +23,8 @@ FEWEST_ALIGNED = 20
 """Aligned matches below which a pair is told at its detected places: the light is too different."""
 
 _PARALLAX = 1.5
-"""px: median parallax of the matches up to which a camera counts as having turned only."""
+"""Median parallax of the matches, over the error that an inlier may have, up to which a camera
+counts as having turned only: less would tell a direction that is noise."""
 
 _CPU = torch.device("cpu")
 
@@ -155,7 +156,7 @@ def _motion(
         return None, None
     then, now = known.camera.bearings(before), place.camera.bearings(pixels)
     turn = Rotation.align_vectors(unit(now), unit(then))[0].as_matrix()
-    if _parallax(turn, then, now) * place.camera.focal <= _PARALLAX:
+    if _parallax(turn, then, now) * place.camera.focal <= _PARALLAX * max_error:
         return turn, None  # an essential matrix says nothing here, and may be upside down
     pose = estimate_pose(before, pixels, (known.camera, place.camera), max_error)
     return (None, None) if pose is None else (pose[:3, :3], pose[:3, 3])

@@ -165,7 +165,7 @@ def _checksum(arrays: Arrays, about: Mapping[str, str]) -> str:
         check = zlib.crc32(about.get(key, "").encode(), check)
     for name in _LAYOUT:
         check = zlib.crc32(f"{name}{arrays[name].dtype}{arrays[name].shape}".encode(), check)
-        check = zlib.crc32(arrays[name].reshape(-1).view(np.uint8), check)
+        check = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, check)
     return f"{check:08x}"
 
 
