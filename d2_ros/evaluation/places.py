@@ -32,6 +32,9 @@ METHODS = {
     "orb": "ORB, VLAD",
 }
 
+TRUE_ROTATION_DEG, TRUE_DIRECTION_DEG = 5.0, 20.0
+"""Errors up to which the pose of an answer from further away counts as the true one."""
+
 _FEWEST = 16  # keypoints of a photograph that is worth learning from
 
 Detector = Callable[[NDArray[np.uint8], int], Sparse]
@@ -160,8 +163,9 @@ class Truth:
     known, queries
         ``(N, 4, 4)`` and ``(Q, 4, 4)`` ``T_world_camera``.
     radius_m, angle_deg
-        A query has a revisit where a frame of the map is so near. An answer is false where it is
-        more than twice as far, or turned: it may show the same things from further away.
+        A query has a revisit where a frame of the map is so near. An answer more than twice as far,
+        or turned, is false, unless the pose that it tells is the true one: the same things may be
+        seen from further away.
     """
 
     known: NDArray[np.float64]
@@ -247,28 +251,31 @@ def judge(answers: Sequence[Answer], truth: Truth) -> Judged:
     has: NDArray[np.bool_] = np.asarray(near.any(axis=1))
     close = told & around[np.arange(len(best)), best]
     right = close & has
-    rotations, directions = [], []
-    for query in np.flatnonzero(right):
-        answer = answers[query]
-        if answer.rotation is None:
-            continue
-        true = relative(truth.known[answer.best], truth.queries[query])
-        pose = np.eye(4)
-        pose[:3, :3] = answer.rotation
-        pose[:3, 3] = 0 if answer.direction is None else answer.direction
-        turn, aside = pose_errors(pose, true)
-        rotations.append(turn)
-        if answer.direction is not None:
-            directions.append(aside)
+    errors = np.full((len(best), 2), np.nan)  # of rotation and direction, where they are told
+    for query in np.flatnonzero(told):
+        errors[query] = _pose_errors(answers[query], truth, int(query))
+    true = (errors[:, 0] <= TRUE_ROTATION_DEG) & (errors[:, 1] <= TRUE_DIRECTION_DEG)
+    of_right = errors[right]
     return Judged(
         np.array([answer.inliers for answer in answers], np.int64),
         right,
-        told & ~close,
+        told & ~close & ~true,
         has,
         np.array([near[q, answer.candidates].any() for q, answer in enumerate(answers)]),
-        np.array(directions),
-        np.array(rotations),
+        of_right[np.isfinite(of_right[:, 1]), 1],
+        of_right[np.isfinite(of_right[:, 0]), 0],
     )
+
+
+def _pose_errors(answer: Answer, truth: Truth, query: int) -> tuple[float, float]:
+    """Errors of an answer's rotation and direction, degrees; NaN for what it does not tell."""
+    if answer.rotation is None:
+        return np.nan, np.nan
+    pose = np.eye(4)
+    pose[:3, :3] = answer.rotation
+    pose[:3, 3] = 0 if answer.direction is None else answer.direction
+    turn, aside = pose_errors(pose, relative(truth.known[answer.best], truth.queries[query]))
+    return turn, np.nan if answer.direction is None else aside
 
 
 def ask_all(

@@ -78,3 +78,16 @@ def test_errors_of_the_pose_are_those_of_the_right_answers():
     np.testing.assert_allclose(judged.rotation_deg, [3, 0], atol=1e-6)
     np.testing.assert_allclose(judged.direction_deg, [4], atol=1e-6)
     assert judged.figures(20)["direction_within_5deg"] == 1
+
+
+@pytest.mark.parametrize(
+    ("turn_deg", "direction", "false"),
+    [(0, [1, 0, 0], False), (7, [1, 0, 0], True), (0, [0, 0, 1], True), (0, None, True)],
+)
+def test_from_further_away_the_pose_says_whether_an_answer_is_false(turn_deg, direction, false):
+    rotation = Rotation.from_euler("y", turn_deg, degrees=True).as_matrix()
+    along = None if direction is None else np.array(direction, float)
+    told = answer(0, 50, rotation=rotation, direction=along)
+    judged = judge([told], Truth(KNOWN, poses(3), 0.5, 20))
+    assert judged.false.tolist() == [false]
+    assert not judged.right.any()
