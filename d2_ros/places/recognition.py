@@ -29,7 +29,7 @@ class RecognitionSettings:
     """
 
     candidates: int = 5
-    min_inliers: int = 20
+    min_inliers: int = 30
     exclusion_s: float = 10.0
     neighbour_s: float = 5.0
 
