@@ -36,7 +36,7 @@ setup(
     maintainer="d2_ros maintainers",
     maintainer_email="d2_ros@users.noreply.github.com",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={f"{NAME}.features": ["data/*"]},
+    package_data={f"{NAME}.features": ["data/*"], f"{NAME}.places": ["data/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -77,6 +77,7 @@ setup(
             "mapping",
             "cluster",
             "view",
+            "places",
         )
     },
     entry_points={

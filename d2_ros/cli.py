@@ -14,8 +14,8 @@ from d2_ros.errors import D2RosError
 from d2_ros.interruption import end_on_signals
 
 COMMANDS = (
-    "demo", "replay", "play", "convert", "match", "map", "evaluate", "export", "view", "batch",
-    "benchmark", "train", "weights", "doctor",
+    "demo", "replay", "play", "convert", "match", "map", "places", "evaluate", "export", "view",
+    "batch", "benchmark", "train", "weights", "doctor",
 )  # fmt: skip
 
 

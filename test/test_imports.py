@@ -29,6 +29,7 @@ ALLOWED["vins"] = LEAVES
 ALLOWED["export"] = {"records", "camera", "errors"}  # what the topics lack, all users lack
 ALLOWED["viewer"] = ALLOWED["export"]
 ALLOWED["mapper"] = {*ALLOWED["export"], "imu"}
+ALLOWED["places"] = LEAVES | {"features", "matching"}  # beside tracks, off the frame's path
 ALLOWED["node"] |= {"sources", "vins", "mapper"}  # plays and records; one topic; a second node
 ABOVE = {"node", "commands", "cli", "evaluation", "training", "frontend"}
 

@@ -22,6 +22,7 @@ MODULE_TO_DISTRIBUTION = {
     "skimage": "scikit-image",
     "cv_bridge": "cv-bridge",
     "rerun": "rerun-sdk",
+    "faiss": "faiss-cpu",
 }
 
 
@@ -96,7 +97,7 @@ def test_everything_imported_is_declared(setup_arguments):
         name: {
             canonicalize_name(Requirement(r).name) for r in setup_arguments["extras_require"][name]
         }
-        for name in ("openvino", "onnxruntime", "mapping", "cluster", "view")
+        for name in ("openvino", "onnxruntime", "mapping", "cluster", "view", "places")
     }
     for module in imported_roots(PACKAGE):
         name = canonicalize_name(MODULE_TO_DISTRIBUTION.get(module, module))
@@ -109,8 +110,9 @@ def test_everything_imported_is_declared(setup_arguments):
         elif module in {"pycolmap", "h5py"}:  # imported where their files are read
             assert name in for_training, module
             assert name in extras["mapping"] or module == "h5py"
-        elif module in {"ray", "rerun"}:
-            assert name in extras[{"ray": "cluster", "rerun": "view"}[module]], module
+        elif module in {"ray", "rerun", "faiss"}:
+            extra = {"ray": "cluster", "rerun": "view", "faiss": "places"}[module]
+            assert name in extras[extra], module
         elif module in {"openvino", "nncf"}:
             assert name in extras["openvino"], module
         elif module in {"onnx", "onnxruntime"}:

@@ -32,6 +32,7 @@ PIP_NAMES = {
     "ros-rosgraph-msgs",
     "cv_bridge": "cv-bridge",
     "rerun": "rerun-sdk",
+    "faiss": "faiss-cpu",
 }
 APT_NAMES = {
     "rclpy": "rclpy",
@@ -48,6 +49,7 @@ OPTIONAL = {
     "onnxruntime": "runtime onnxruntime",
     "pycolmap": "export colmap, evaluate reconstruction, training on COLMAP's models",
     "rerun": "view",
+    "faiss": "places, evaluate places",
     "ray": "batch --cluster",
     "launch_ros": "ros2 launch; without it start the node as `d2_frontend`",
 }

@@ -53,11 +53,13 @@ def register(app: typer.Typer) -> None:
     group.command("stereo")(stereo)
     from d2_ros.commands import (  # they import this module
         evaluate_made,
+        evaluate_places,
         evaluate_reconstruction,
         evaluate_trajectory,
     )
 
     evaluate_made.register(group)
+    evaluate_places.register(group)
     evaluate_reconstruction.register(group)
     evaluate_trajectory.register(group)
     app.add_typer(group, name="evaluate")

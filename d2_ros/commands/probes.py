@@ -211,6 +211,7 @@ PROBES: dict[str, Callable[[], tuple[str, str]]] = {
     "onnxruntime": library("onnxruntime", "onnxruntime", "1.17"),
     "pycolmap": library("pycolmap", "pycolmap", "4.0"),
     "rerun": library("rerun", "rerun-sdk", "0.23"),
+    "faiss": library("faiss", "faiss-cpu", "1.7.3"),
     "ray": library("ray", "ray", "2.9"),
     "launch_ros": library("launch_ros", "launch-ros", "0.19"),
 }

@@ -58,6 +58,20 @@ class Sink(Protocol):
         ...
 
 
+class Receiver(Protocol):
+    """What takes the results of a replay: :class:`ResultWriter`, or the keeper of places."""
+
+    def reset(self) -> None:
+        """Begin anew: the front-end was reset."""
+        ...
+
+    def write(
+        self, frame: Frame, result: FrameResult, right: tuple[Frame, NDArray[np.void]] | None = None
+    ) -> None:
+        """Take the result of a frame; `right` as :meth:`RightCamera.find` gives it."""
+        ...
+
+
 @dataclass
 class Tally:
     """What happened in a replay, counted as it goes."""
@@ -186,7 +200,7 @@ def replay(
 def run(
     frames: Iterable[Frame],
     frontend: Processor,
-    writer: ResultWriter,
+    writer: Receiver,
     tally: Tally,
     right: RightCamera | None = None,
 ) -> None:

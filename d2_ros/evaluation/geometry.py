@@ -1,17 +1,13 @@
-"""Relative poses: estimation from matches, errors against the truth, area under the curve."""
+"""Relative poses: errors against the truth, area under the curve."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from d2_ros.camera import Camera
-
-MIN_MATCHES = 8
-"""Fewer matches give no pose."""
 
 
 def relative(T_world_first: ArrayLike, T_world_second: ArrayLike) -> NDArray[np.float64]:
@@ -51,47 +47,6 @@ def epipolar_errors(
     near = off / np.linalg.norm(lines[:, :2], axis=1) * cameras[0].focal
     far = off / np.linalg.norm(lines_second[:, :2], axis=1) * cameras[1].focal
     return np.nan_to_num((near + far) / 2, nan=np.inf)
-
-
-def estimate_pose(
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-    cameras: tuple[Camera, Camera],
-    max_error: float,
-) -> NDArray[np.float64] | None:
-    """Relative pose of two views from their matches (five points, MAGSAC++ of OpenCV).
-
-    Parameters
-    ----------
-    first, second
-        ``(M, 2)`` matched raw pixels.
-    cameras
-        Calibrations of the two images.
-    max_error
-        Inlier threshold, px of the mean focal length.
-
-    Returns
-    -------
-    ``(4, 4)`` ``T_second_first`` with a translation of length 1; None where there is none.
-    """
-    focal = (cameras[0].focal + cameras[1].focal) / 2
-    near, far = cameras[0].bearings(first)[:, :2], cameras[1].bearings(second)[:, :2]
-    known = np.isfinite(near + far).all(axis=1)
-    near, far = near[known], far[known]
-    if len(near) < MIN_MATCHES:
-        return None
-    try:
-        essential, mask = cv2.findEssentialMat(
-            near, far, np.eye(3), cv2.USAC_MAGSAC, 0.9999, max_error / focal, 5000
-        )
-        if essential is None or essential.shape != (3, 3):
-            return None
-        _, rotation, translation, _ = cv2.recoverPose(essential, near, far, np.eye(3), mask=mask)
-    except cv2.error:  # degenerate points make the solvers throw
-        return None
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = rotation, translation[:, 0]
-    return pose
 
 
 def pose_errors(estimated: NDArray[np.float64], true: NDArray[np.float64]) -> tuple[float, float]:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import MatchingConfig
-from d2_ros.evaluation.geometry import epipolar_errors, estimate_pose, pose_auc, pose_errors
+from d2_ros.evaluation.geometry import epipolar_errors, pose_auc, pose_errors
 from d2_ros.evaluation.match_sets import MATCH_SETS, MatchSets, prefixed, verified
 from d2_ros.evaluation.peers import Points
 from d2_ros.evaluation.tracking import Figures
+from d2_ros.matching.pose import estimate_pose
 
 AUC_DEG = (5, 10, 20)
 """Thresholds of the area under the pose-error curve, degrees."""

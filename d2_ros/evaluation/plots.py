@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,6 +28,20 @@ def png(draw: Callable[[Axes], None]) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     return picture.getvalue()
+
+
+def precision_recall(
+    curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> bytes:
+    """Precision over recall, of every method: (recall, precision)."""
+
+    def draw(axes: Axes) -> None:
+        for method, (recall, precision) in curves.items():
+            axes.plot(100 * recall, 100 * precision, marker=".", label=method)
+        axes.set(xlabel="recall, %", ylabel="precision, %", xlim=(0, 101), ylim=(0, 103))
+        legend_above(axes)
+
+    return png(draw)
 
 
 def error_histogram(errors: TrackErrors) -> bytes:

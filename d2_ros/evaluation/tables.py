@@ -52,6 +52,17 @@ ABLATION_COLUMNS: tuple[Column, ...] = (
     ("median_error_all_px", "all: median, px", "{:.4f}"),
     ("p90_error_all_px", "p90, px", "{:.3f}"),
 )
+PLACE_COLUMNS: tuple[Column, ...] = (
+    ("revisits", "revisits", "{:d}"),
+    ("candidate_recall", "among 5 candidates", "{:.1%}"),
+    ("recall_at_full_precision", "recall at 100 % precision", "{:.1%}"),
+    ("average_precision", "average precision", "{:.3f}"),
+    ("recall", "told: recall", "{:.1%}"),
+    ("false_revisits", "false", "{:d}"),
+    ("rotation_error_deg", "rot. deg", "{:.2f}"),
+    ("direction_error_deg", "direction deg", "{:.2f}"),
+    ("direction_within_5deg", "within 5 deg", "{:.1%}"),
+)
 TRAJECTORY_COLUMNS: tuple[Column, ...] = (
     ("absolute_error_m", "absolute, m", "{:.3g}"),
     ("relative_error_m", "relative, m", "{:.3g}"),

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.features.device import to_device
-from d2_ros.matching.alignment import accept, align, forward_backward
-from d2_ros.matching.cutting import cut
 from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import match
-from d2_ros.matching.pyramid import Pyramid, build_pyramid, to_gray
+from d2_ros.matching.pair import align_pair
+from d2_ros.matching.pyramid import build_pyramid, to_gray
 from d2_ros.matching.verification import verify
-from d2_ros.matching.warps import Alignment, Warps
 from d2_ros.records import STEREO, FrameResult, columns
 
 Pixels = NDArray[np.float64]
@@ -94,7 +92,7 @@ def find_right(
         build_pyramid(to_gray(view.image), config.alignment.levels, device)
         for view in (left, right)
     ]
-    good, aligned = _aligned(pyramids, left.pixels[index], detected, around, config)
+    good, aligned = align_pair(pyramids, left.pixels[index], detected, around, config)
     index, pixels = index[good], aligned.warps.pixels
     kept = agree(index, pixels, settings.max_error)
     pixels, covariance = pixels[kept], aligned.covariance[kept]
@@ -106,30 +104,3 @@ def find_right(
     # Whatever has passed has a bearing: without one it would not have been verified.
     found["x"], found["y"], found["z"] = right.camera.bearings(pixels).T
     return found[np.argsort(found["index"], kind="stable")]
-
-
-def _aligned(
-    pyramids: list[Pyramid], centres: Pixels, detected: Pixels, around: Warps, config: Config
-) -> tuple[NDArray[np.int64], Alignment]:
-    """Align patches of the first image, at ``(M, 2)`` `centres`, in the second one.
-
-    Returns
-    -------
-    good
-        ``(G,)`` rows whose alignments pass every gate.
-    aligned
-        These G alignments.
-    """
-    settings, (first, second) = config.alignment, pyramids
-    templates = cut(first, centres, settings.patch_radius)
-    starts = [Warps(detected, around.affine), around]
-    aligned = align(templates, second, starts, settings)
-    good = np.flatnonzero(accept(aligned, detected, settings))
-    warps = aligned.warps.select(good)
-    patches = cut(second[:1], warps.pixels, settings.patch_radius)[0]
-    each, one = np.arange(len(good)), np.zeros(len(good), np.int64)
-    error = forward_backward(
-        patches, each, warps.pixels, warps, [first], one, centres[good], settings
-    )
-    returned = error <= settings.max_forward_backward
-    return good[returned], aligned.select(good[returned])

@@ -11,7 +11,6 @@ from d2_ros.config import MatchingConfig
 from d2_ros.errors import D2RosError
 from d2_ros.evaluation.geometry import (
     epipolar_errors,
-    estimate_pose,
     pose_auc,
     pose_errors,
     relative,
@@ -27,6 +26,7 @@ from d2_ros.evaluation.pairs import (
     pair_figures,
     reference_pose_figures,
 )
+from d2_ros.matching.pose import estimate_pose
 from d2_ros.sources.synthetic import open_synthetic
 
 CAMERA = Camera(640, 480, [[400, 0, 320], [0, 410, 240], [0, 0, 1]], [-0.1, 0.02, 1e-3, 0.0])

@@ -36,6 +36,7 @@ def test_spec_is_parsed():
         ("seed=-1", "seed is -1"),
         ("rate=0", "rate_hz is 0"),
         ("baseline=1001", "baseline_mm is 1001"),
+        ("night=2", "night is 2"),
         ("colour=red", "colour=red"),
         ("frames=3,", "''"),
     ],
@@ -143,3 +144,14 @@ def test_the_flight_is_that_of_a_hand_held_camera():
     assert min(steps) > 2
     assert max(steps) < 16
     assert source.locate(0, grid, len(source) - 1)[1].mean() < 0.1
+
+
+def test_by_night_the_same_room_is_dark_noisy_and_lit_from_within():
+    light, dark = (open_synthetic(f"size=160x120,frames=2,rate=5,night={n}") for n in (0, 1))
+    day, night = ([frame.image for frame in source] for source in (light, dark))
+    np.testing.assert_array_equal(dark.poses(), light.poses())
+    assert np.mean(night) < 0.45 * np.mean(day)
+    share = night[0].mean(axis=2) / np.maximum(day[0].mean(axis=2), 8)
+    assert np.percentile(share, 95) > 4 * np.percentile(share, 20)  # lamps, not a darker day
+    blue, _, red = night[0].reshape(-1, 3).mean(axis=0) / day[0].reshape(-1, 3).mean(axis=0)
+    assert red > 1.5 * blue

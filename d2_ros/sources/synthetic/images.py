@@ -44,7 +44,9 @@ def load_images(options: SyntheticOptions) -> NDArray[np.uint8]:
     D2RosError
         If the cache folder cannot be written or scikit-image is missing.
     """
-    key = "-".join(str(value) for value in (VERSION, *astuple(options)))
+    *values, night = astuple(options)
+    # By day the files have the names that they had before there was a night.
+    key = "-".join(map(str, (VERSION, *values, *(["night"] if night else []))))
     path = _cache_folder() / f"synthetic-{key}.npy"
     shape = (options.frames, options.height, options.width, 3)
     try:
@@ -59,18 +61,26 @@ def load_images(options: SyntheticOptions) -> NDArray[np.uint8]:
 
 def _render(options: SyntheticOptions) -> Iterator[NDArray[np.uint8]]:
     """Yield the images, rendered on all cores."""
+    from d2_ros.sources.synthetic.night import AMPLIFICATION, MOMENTS, SHUTTER_S, lamplight
     from d2_ros.sources.synthetic.render import expose, prepare, radiance
 
     scene = prepare(room(), options.camera())
 
     def shoot(index: int) -> NDArray[np.uint8]:
         # Symmetric about the stamp, so that the frame's pose is that of its content.
-        count = _MOMENTS if index in options.blur_frames else 1
-        moments = ((np.arange(count) + 0.5) / count - 0.5) * _SHUTTER
-        lights = [radiance(scene, options.pose(index + moment)) for moment in moments]
+        count, shutter = (_MOMENTS if index in options.blur_frames else 1), _SHUTTER
+        if options.night:
+            count, shutter = MOMENTS, SHUTTER_S * options.rate_hz
+        moments = ((np.arange(count) + 0.5) / count - 0.5) * shutter
+        lights = [shine(options.pose(index + moment)) for moment in moments]
         own = [options.baseline_mm] if options.baseline_mm else []  # the pair's noise differs
         rng = np.random.default_rng([options.seed, index, *own])
-        return expose(np.mean(lights, axis=0), rng, *options.response(index))
+        amplification = AMPLIFICATION if options.night else 1.0
+        return expose(np.mean(lights, axis=0), rng, *options.response(index), amplification)
+
+    def shine(pose: NDArray[np.float64]) -> NDArray[np.float32]:
+        light = radiance(scene, pose)
+        return light * lamplight(scene.planes, pose, scene.centres) if options.night else light
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from track(

@@ -16,6 +16,7 @@ _LIMITS = {
     "seed": (0, 2**31 - 1),
     "rate_hz": (1, 200),
     "baseline_mm": (0, 1000),
+    "night": (0, 1),
 }
 
 
@@ -35,6 +36,8 @@ class SyntheticOptions:
         Frames per second; the flight itself takes its time whatever the rate.
     baseline_mm
         More than 0: the right camera of a stereo pair, so far to the right of the one of 0.
+    night
+        1: the room by night, lit by two lamps; the camera exposes for 30 ms and amplifies.
 
     Raises
     ------
@@ -48,6 +51,7 @@ class SyntheticOptions:
     seed: int = 0
     rate_hz: int = 20
     baseline_mm: int = 0
+    night: int = 0
 
     def __post_init__(self) -> None:
         if not 160 <= self.width <= 640 or self.width * 3 != self.height * 4:
@@ -77,7 +81,7 @@ class SyntheticOptions:
 
     def response(self, frame: int) -> tuple[float, float, float]:
         """Gain, gamma and offset (gray values) of the camera in a frame."""
-        if frame not in self.exposure_frames:
+        if self.night or frame not in self.exposure_frames:
             return 1.0, 1.0, 0.0
         place = (frame - self.exposure_frames.start + 0.5) / len(self.exposure_frames)
         depth = float(1 - np.cos(2 * np.pi * place)) / 2
@@ -100,7 +104,7 @@ class SyntheticOptions:
 def parse_options(spec: str) -> SyntheticOptions:
     """Read text such as ``size=320x240,frames=40,seed=0,rate=20``; what is left out is default.
 
-    ``baseline`` is in mm.
+    ``baseline`` is in mm; ``night=1`` is the room by night.
 
     Raises
     ------
@@ -108,7 +112,7 @@ def parse_options(spec: str) -> SyntheticOptions:
         For an unknown key or a value that is no number or out of range.
     """
     values: dict[str, int] = {}
-    names = {"frames": "frames", "seed": "seed", "rate": "rate_hz", "baseline": "baseline_mm"}
+    names = {name.partition("_")[0]: name for name in _LIMITS}
     for item in spec.split(",") if spec else ():
         key, _, text = item.partition("=")
         try:

@@ -152,6 +152,7 @@ def expose(
     gain: float = 1.0,
     gamma: float = 1.0,
     bias: float = 0.0,
+    amplification: float = 1.0,
 ) -> NDArray[np.uint8]:
     """Turn light into the 8-bit image of a camera with shot and read noise.
 
@@ -163,6 +164,8 @@ def expose(
         Draws the noise.
     gain, gamma, bias
         The camera's response: ``255 (gain light / 255) ** gamma + bias``, gray values.
+    amplification
+        Of what the sensor has collected, its noise included.
 
     Returns
     -------
@@ -171,5 +174,6 @@ def expose(
     collected = light * np.float32(gain)
     deviation = np.sqrt(_READ_NOISE**2 + _SHOT_NOISE * collected)
     noisy = collected + deviation * rng.standard_normal(light.shape, np.float32)
+    noisy *= np.float32(amplification)
     answer = 255 * np.clip(noisy / 255, 0, 1) ** np.float32(gamma) + np.float32(bias)
     return np.clip(np.rint(answer), 0, 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Keyframes kept for good: a memory of places, and knowing them again."""
