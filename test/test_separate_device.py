@@ -38,7 +38,7 @@ PARAMETERS = {
 BOUNDS = {  # to the device, back, waiting for it in other ways
     "first": (6, 3, 1),
     "extracted keyframe": (31, 15, 1),
-    "extracted": (24, 12, 1),
+    "extracted": (29, 14, 1),  # 24, 12 where it was not followed first
     "followed": (10, 3, 0),
 }
 """Of a frame at most, whatever the window; docs/performance.md says what for."""

@@ -279,6 +279,7 @@ def test_a_stereo_pair_gives_metres(make_scene, make_mapper, send, judge):
     assert rms(judge(mapper, scene, metric=True)) < 0.006  # 3.6 m of way
 
 
+@pytest.mark.slow
 def test_right_observations_count_by_their_own_covariance(make_scene, make_mapper, send, judge):
     """Right places ten times worse than the left ones: knowing it saves most of the error."""
     found = {2.0: 0.0, 0.2: 0.0}
