@@ -180,7 +180,7 @@ def test_predicted_places_that_were_not_measured_do_not_vote(source, config, mon
 
     monkeypatch.setattr("d2_ros.tracks.geometry.verify", verified)
     monkeypatch.setattr("d2_ros.refinement.placement.measure_links", measured)
-    monkeypatch.setattr("d2_ros.frontend.features_of", extracted)
+    monkeypatch.setattr("d2_ros.extraction.features_of", extracted)
     frontend, predictions, votes = FrontEnd(config), 0, 0
     for frame in islice(source, 8):
         asked.clear()

@@ -181,7 +181,7 @@ def test_ci_finds_exactly_one_test_command_in_the_readme():
     ]
     assert len(commands) == 1
     assert commands[0].startswith(
-        "python3 -m venv .venv && .venv/bin/pip install '.[ros,test,train]'"
+        "python3 -m venv .venv && .venv/bin/pip install '.[ros,test,train,places]'"
     )
     assert "d2-ros demo" in blocks[0]  # the first command a newcomer sees
 

@@ -46,7 +46,8 @@ class Passed:
 
 def passed_by(view: View, obs: Observations | None) -> Passed:
     """What is kept of a view, and of what was followed there, if anything."""
-    return Passed(view.stamp, view.rounded, obs or no_observations(view.pyramid[0].device))
+    seen = no_observations(view.pyramid[0].device) if obs is None else obs
+    return Passed(view.stamp, view.rounded, seen)
 
 
 class Trail:
@@ -122,7 +123,8 @@ def arrive(seen: Seen, carried: Carried, view: View, followed: Observations | No
     -------
     None where too few keypoints are left.
     """
-    here = passed_by(view, followed)
+    nothing = seen.obs.select(np.empty(0, np.int64))  # with descriptors as long as the others
+    here = passed_by(view, nothing if followed is None else followed)
     carried, now = _carry(seen.obs, carried, [here]), here.obs
     inside = within(carried.places, view)
     kept = carried.rows[inside]

@@ -33,6 +33,7 @@ def test_a_source_without_true_poses_is_refused(d2_ros: Any, tmp_path: Path) -> 
     assert "has no ground truth" in done.err
 
 
+@pytest.mark.slow
 def test_a_stereo_pair_is_judged_in_metres(d2_ros: Any, tmp_path: Path) -> None:
     figures, source = tmp_path / "f.json", "synthetic:size=160x120,frames=16"
     done = d2_ros(

@@ -11,6 +11,8 @@ from d2_ros.places.revisit import Revisit
 from d2_ros.places.storage import load_places
 from d2_ros.places.vlad import load_vocabulary
 
+pytest.importorskip("faiss", reason="faiss is not installed (extra places)")
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -6,6 +6,8 @@ from scipy.spatial.transform import Rotation
 
 from d2_ros.evaluation.places import Answer, Truth, judge
 
+pytest.importorskip("faiss", reason="faiss is not installed (extra places)")
+
 
 def poses(*places, turn_deg=0.0):
     whole = np.tile(np.eye(4), (len(places), 1, 1))

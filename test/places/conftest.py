@@ -10,6 +10,8 @@ from d2_ros.camera import Camera
 from d2_ros.places.place import Place
 from d2_ros.places.vlad import unit
 
+pytest.importorskip("faiss", reason="faiss is not installed (extra places)")
+
 CAMERA = Camera(640, 480, [[420, 0, 320], [0, 420, 240], [0, 0, 1]], np.zeros(4))
 SECOND = 1_000_000_000
 

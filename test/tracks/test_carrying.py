@@ -87,6 +87,12 @@ def test_tracks_that_were_followed_stay_where_they_were_found(seen, views):
     assert here.detections <= len(here.obs)
 
 
+def test_shorter_descriptors_are_carried_as_well(seen, views):
+    short = replace(seen, obs=replace(seen.obs, descriptors=seen.obs.descriptors[:, :128]))
+    here = arrive(short, not_yet_carried(short), views[1], None)
+    assert here.obs.descriptors.shape == (len(here.obs), 128)
+
+
 def test_too_few_are_nothing(seen, views, extractor):
     gray = np.full((240, 320), 128, np.uint8)
     blank = view_of(gray, views[1].stamp, None, extractor, CONFIG)
