@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 
 def test_refinement_makes_the_trajectory_better(d2_ros: Any, tmp_path: Path) -> None:
     figures = tmp_path / "f.json"
