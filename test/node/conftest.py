@@ -185,6 +185,15 @@ class Graph:
         success: bool = self.call(client, request).success
         return success
 
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Run a function in the executor's thread, as services do, and return its result.
+
+        What destroys publishers must not run beside an executor that is about to wait for them.
+        """
+        task = self.executor.create_task(function)
+        self.wait(task.done)
+        return task.result()
+
     def wait(self, condition: Callable[[], Any]) -> None:
         """Wait until `condition` holds, fail if it never does."""
         deadline = time.monotonic() + PATIENCE

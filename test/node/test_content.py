@@ -125,6 +125,6 @@ def test_cleaning_up_gives_the_network_and_the_window_back(
         frontend = node._device._frontends[0]
         held = [weakref.ref(frontend), weakref.ref(frontend.extractor.network)]
         del frontend
-        node.trigger_deactivate()
-        node.trigger_cleanup()
+        graph.run(node.trigger_deactivate)
+        graph.run(node.trigger_cleanup)
         assert [reference() for reference in held] == [None, None]

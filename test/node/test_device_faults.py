@@ -81,9 +81,8 @@ def test_a_device_that_goes_on_failing_gives_way_to_the_cpu(
     assert capfd.readouterr().err.count("going on with the CPU") == 1
     assert [front.extractor.device for front in fake] == ["cpu", "cpu"]  # of both cameras
     assert [front.resets for front in fake] == [1, 1]
-    node.trigger_deactivate()
-    node.trigger_cleanup()
-    node.trigger_configure()
+    for transition in (node.trigger_deactivate, node.trigger_cleanup, node.trigger_configure):
+        graph.run(transition)
     graph.wait(lambda: node_entry(graph, driver, b"\0")["device"] == "cuda")  # it is tried again
 
 
@@ -116,7 +115,7 @@ def test_where_the_cpu_cannot_take_over_the_frame_is_refused(
 
 
 def test_a_lost_device_does_not_keep_the_node_from_cleaning_up(
-    run: Any, fake: Any, monkeypatch: pytest.MonkeyPatch
+    graph: Any, run: Any, fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node, _ = run([LOST], fallback="none")
     asked = []
@@ -127,8 +126,8 @@ def test_a_lost_device_does_not_keep_the_node_from_cleaning_up(
 
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
-    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
-    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert graph.run(node.trigger_deactivate) == TransitionCallbackReturn.SUCCESS
+    assert graph.run(node.trigger_cleanup) == TransitionCallbackReturn.SUCCESS
     assert asked
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
