@@ -133,10 +133,10 @@ def query(
         typer.echo(f"{source} shows none of the {len(places)} places in {file}")
     if json:
         write_json(json, figures)
-    if isinstance(ending, D2RosError) or (ending is None and refused):
-        raise ending or D2RosError(f"{len(refused)} frames were left out: {refused[0]}")
     if ending is not None:
         raise ending
+    if refused:
+        raise D2RosError(f"{len(refused)} frames were left out: {refused[0]}")
 
 
 def info(file: PlacesFile, json: Json = None) -> None:
