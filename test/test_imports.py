@@ -18,7 +18,7 @@ FLOW = ["features", "matching", "tracks", "refinement", "workers", "output"]
 FLOW += ["extraction", "frontend", "node"]
 # Beside the flow: the leaves that everyone may import, and those that only use the flow.
 LEAVES = {"config", "camera", "distortion", "records", "errors", "timing", "machine_code"}
-LEAVES |= {"parameter_files", "user_folders", "imu"}
+LEAVES |= {"parameter_files", "user_folders", "imu", "files"}
 ALLOWED = {
     **{name: LEAVES | set(FLOW[:index]) for index, name in enumerate(FLOW)},
     **{name: {"errors"} for name in LEAVES},

@@ -18,6 +18,7 @@ from typing import IO
 
 import d2_ros
 from d2_ros.errors import D2RosError
+from d2_ros.files import write_file
 
 LOG, FIGURES, STATE = "log.txt", "figures.json", "batch.json"
 """In the folder of a recording: what the command said, its --json file, and how it ended."""
@@ -182,9 +183,7 @@ def run(job: Job) -> Ended:
         code = _in_a_process(job, lock)
         reason = "" if code == 0 else _reason(job.folder / LOG, code)
         result = Ended(job.arguments, code, time.monotonic() - began, reason)
-        part = job.folder / f"{STATE}.part"
-        part.write_text(json.dumps(asdict(result), indent=2) + "\n", "utf-8")
-        part.replace(job.folder / STATE)
+        write_file(job.folder / STATE, (json.dumps(asdict(result), indent=2) + "\n").encode())
         return result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import stat
@@ -15,6 +14,7 @@ import typer
 
 from d2_ros.config import Config, check_config, renamed, with_values
 from d2_ros.errors import D2RosError
+from d2_ros.files import write_file
 from d2_ros.parameter_files import NODE, load_params_file, parse_override
 
 Item = TypeVar("Item")
@@ -121,31 +121,6 @@ def tell_ending(
 def write_json(path: Path, figures: Mapping[str, float | int | str]) -> None:
     """Write a flat object of numbers and strings."""
     write_file(path, (json.dumps(dict(figures), indent=2) + "\n").encode())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file; one that was there before stays whole until the new one is.
-
-    Raises
-    ------
-    D2RosError
-        If it cannot be written.
-    """
-    target = Path(os.path.realpath(path))  # a link stays a link
-    try:
-        if target.exists() and not target.is_file():  # a pipe or /dev/stdout
-            path.write_bytes(content)
-            return
-        if target.exists() and not os.access(target, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            scratch.write_bytes(content)
-            scratch.replace(target)
-        finally:
-            scratch.unlink(missing_ok=True)
-    except OSError as error:
-        raise D2RosError(f"cannot write {path}: {error.strerror}; choose another place") from None
 
 
 def output_file(path: Path, *inputs: str | Path | None) -> Path:

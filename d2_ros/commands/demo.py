@@ -17,9 +17,9 @@ from d2_ros.commands.common import (
     load_config,
     output_files,
     output_folder,
-    write_file,
     write_json,
 )
+from d2_ros.files import write_file
 
 if TYPE_CHECKING:
     from d2_ros.config import Config

@@ -15,10 +15,10 @@ from d2_ros.commands.common import (
     output_folder,
     progress,
     read_overrides,
-    write_file,
     write_json,
 )
 from d2_ros.errors import D2RosError
+from d2_ros.files import write_file
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,9 +15,9 @@ from d2_ros.commands.common import (
     ParamsFile,
     load_config,
     output_files,
-    write_file,
     write_json,
 )
+from d2_ros.files import write_file
 
 if TYPE_CHECKING:
     from typing import Any

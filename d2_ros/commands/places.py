@@ -21,10 +21,10 @@ from d2_ros.commands.common import (
     output_files,
     progress,
     tell_ending,
-    write_file,
     write_json,
 )
 from d2_ros.errors import D2RosError
+from d2_ros.files import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

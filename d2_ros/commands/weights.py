@@ -18,11 +18,11 @@ from d2_ros.commands.common import (
     output_file,
     output_files,
     output_folder,
-    write_file,
     write_json,
 )
 from d2_ros.commands.weights_project import project
 from d2_ros.errors import D2RosError
+from d2_ros.files import write_file
 
 if TYPE_CHECKING:
     import numpy as np

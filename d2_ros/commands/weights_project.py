@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from d2_ros.commands.common import Overrides, output_file, read_overrides, write_file
+from d2_ros.commands.common import Overrides, output_file, read_overrides
+from d2_ros.files import write_file
 
 
 def project(

@@ -15,6 +15,7 @@ from d2_ros.evaluation.geometry import pose_errors, relative
 from d2_ros.evaluation.peers import Sparse, gray8, mutual_nearest, orb, root_sift
 from d2_ros.evaluation.tracking import Figures
 from d2_ros.features.extractor import Extractor
+from d2_ros.files import write_file
 from d2_ros.matching.pose import estimate_pose
 from d2_ros.matching.verification import verify
 from d2_ros.places.memory import PlaceMemory
@@ -148,9 +149,7 @@ def _vocabulary(name: str, detect: Detector, photos: Sequence[Photograph]) -> Vo
     made = make_vocabulary(keypoints, [item.descriptors for item in seen], {"photographs": names})
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_bytes(vocabulary_bytes(made))
-        part.replace(path)
+        write_file(path, vocabulary_bytes(made))
     return made
 
 

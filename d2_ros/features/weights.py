@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from d2_ros.errors import D2RosError
 from d2_ros.features.backbones import recognise, weight_shapes
 from d2_ros.features.network import CHANNELS, LAYERS
 from d2_ros.features.projection import PREFIX, without_projection
+from d2_ros.files import write_file
 from d2_ros.user_folders import user_folder
 
 SHIPPED = {
@@ -151,8 +151,8 @@ def import_weights(source: Path, name: str) -> WeightsFile:
     checksum = hashlib.sha256(data).hexdigest()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace_file(path, data)
-        _replace_file(_sum_path(path), f"{checksum}  {path.name}\n".encode())
+        write_file(path, data)
+        write_file(_sum_path(path), f"{checksum}  {path.name}\n".encode())
     except OSError as error:
         raise D2RosError(f"cannot write weights to {path}: {error.strerror}") from None
     return WeightsFile(name, path, checksum)
@@ -282,10 +282,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise D2RosError(f"weights {path} cannot be read: {error.strerror}") from None
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    """Write in one step, so that an interrupted import leaves no half file under the name."""
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_bytes(data)
-    os.replace(scratch, path)

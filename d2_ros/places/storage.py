@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError
+from d2_ros.files import replacing
 from d2_ros.places.place import Place
 from d2_ros.places.vlad import Vocabulary
 
@@ -52,14 +52,9 @@ def save_places(path: Path, places: Sequence[Place], vocabulary: Vocabulary) -> 
         "cameras": json.dumps(cameras),
     }
     about["checksum"] = _checksum(arrays, about)
-    target = Path(os.path.realpath(path))
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        try:
+        with replacing(path) as scratch:
             save_file(dict(arrays), scratch, about)
-            scratch.replace(target)
-        finally:
-            scratch.unlink(missing_ok=True)
     except Exception as error:  # safetensors raises its own where the disk is full
         reason = getattr(error, "strerror", None) or error
         raise D2RosError(f"cannot write {path}: {reason}; choose another place") from None

@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from d2_ros.errors import D2RosError
+from d2_ros.files import replacing
 
 _SUFFIX = ".pair"
 _DIGEST = hashlib.sha256().digest_size
@@ -84,14 +85,11 @@ class Cache:
         if size > self.limit:
             self.full = True
             return
-        scratch = path.with_suffix(".part")
         try:
-            with scratch.open("wb") as file:
+            with replacing(path) as scratch, scratch.open("wb") as file:
                 file.write(_digest(key, body))
                 file.write(body)
-            os.replace(scratch, path)
         except OSError:  # a full disk is no reason to stop a training
-            scratch.unlink(missing_ok=True)
             self.full = True
             return
         self.size = size

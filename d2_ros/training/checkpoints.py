@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from d2_ros import __version__
 from d2_ros.config import parameters
 from d2_ros.errors import D2RosError
 from d2_ros.features.weights import pack_weights
+from d2_ros.files import write_file
 from d2_ros.training.config import TrainingConfig
 from d2_ros.training.validation import Accuracy
 
@@ -96,7 +96,7 @@ def save_checkpoint(
         "rng": torch.get_rng_state(),
     }
     torch.save(content, buffer)
-    write_atomically(folder / CHECKPOINT, buffer.getvalue())
+    write_file(folder / CHECKPOINT, buffer.getvalue())
 
 
 def load_checkpoint(folder: Path, config: TrainingConfig) -> tuple[Progress, dict[str, Any]]:
@@ -154,7 +154,7 @@ def export(
         "figures": json.dumps(progress.figures()),
     }
     path = folder / BEST
-    write_atomically(path, pack_weights(network, notes, "the trained network's"))
+    write_file(path, pack_weights(network, notes, "the trained network's"))
     return path
 
 
@@ -167,16 +167,3 @@ def commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return done.stdout.strip() or "unknown"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is either complete or not there, even after a loss of power."""
-    scratch = path.with_name(path.name + ".part")
-    try:
-        with scratch.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except OSError as error:
-        raise D2RosError(f"cannot write {path}: {error.strerror}") from None

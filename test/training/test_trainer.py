@@ -12,7 +12,6 @@ from d2_ros.features.extractor import Extractor
 from d2_ros.features.mobile import MobileNetwork
 from d2_ros.features.network import CHANNELS, Network, normalise
 from d2_ros.features.weights import import_weights, load_weights, read_notes
-from d2_ros.training import checkpoints
 from d2_ros.training.checkpoints import BEST, CHECKPOINT, Progress, export, load_checkpoint
 from d2_ros.training.config import (
     DataConfig,
@@ -237,19 +236,6 @@ def test_a_checkpoint_of_other_settings_is_refused(config, tmp_path):
     (tmp_path / CHECKPOINT).unlink()
     with pytest.raises(D2RosError, match="start without --resume"):
         load_checkpoint(tmp_path, config)
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "weights"
-    checkpoints.write_atomically(path, b"old")
-
-    def no_space(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoints.os, "fsync", no_space)
-    with pytest.raises(D2RosError, match=r"cannot write .*weights: No space left"):
-        checkpoints.write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
 
 
 def test_a_batch_must_be_shared_out_evenly(monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from d2_ros.errors import D2RosError
+from d2_ros.files import replacing
 from d2_ros.sources.synthetic.options import SyntheticOptions
 from d2_ros.sources.synthetic.room import room
 from d2_ros.user_folders import user_folder
@@ -106,13 +106,11 @@ def _write(
     """Write images to a file that others see only when it is complete."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            part = Path(folder) / path.name
+        with replacing(path) as part:
             target = open_memmap(part, "w+", np.uint8, shape)
             for index, image in enumerate(images()):
                 target[index] = image
             target.flush()
-            part.replace(path)
     except OSError as error:
         raise D2RosError(
             f"cannot keep the rendered sequence in {path.parent}: {error}; "
