@@ -7,8 +7,10 @@ import pytest
 import torch
 from separate_device import DEVICE, SeparateDevice
 
-from d2_ros.commands import self_test
-from d2_ros.commands.self_test import STAGES, SelfTest
+from d2_ros.benchmark import self_test, stages
+from d2_ros.benchmark.self_test import Difference, SelfTest
+from d2_ros.benchmark.stages import STAGES
+from d2_ros.commands import self_test as command
 from d2_ros.config import Config
 from d2_ros.features import detection, runtime
 from d2_ros.matching import batched
@@ -28,8 +30,8 @@ def on_the_cpu():
         return SelfTest(Config(device="cpu"))
 
 
-def wrong(test):
-    return [verdict.stage for verdict in test.run() if not verdict.good]
+def wrong(test, of=STAGES):
+    return [verdict.stage for verdict in test.run(of) if not verdict.good]
 
 
 def only_tested(right, spoiled, calls=2):
@@ -62,12 +64,12 @@ def test_the_stage_that_is_wrong_is_named(on_the_cpu, monkeypatch, stage):
             lambda right: lambda *a: right(*a)._replace(cells=right(*a).cells + 0.1),
         ),
         "matching": (
-            self_test,
+            stages,
             "match",
             lambda right: lambda *a: right(*a).select(np.arange(len(right(*a)) // 2)),
         ),
         "pyramid": (
-            self_test,
+            stages,
             "build_pyramid",
             lambda right: lambda plane, *a: right(plane + 0.5, *a),
         ),
@@ -76,8 +78,7 @@ def test_the_stage_that_is_wrong_is_named(on_the_cpu, monkeypatch, stage):
     module, name, spoiled = spoil[stage]
     right = getattr(module, name)
     monkeypatch.setattr(module, name, only_tested(right, spoiled(right)))
-    monkeypatch.setattr(self_test, "STAGES", {stage: STAGES[stage]})
-    assert wrong(on_the_cpu) == [stage]
+    assert wrong(on_the_cpu, {stage: STAGES[stage]}) == [stage]
 
 
 def test_what_a_device_raises_is_a_line_and_the_others_go_on(on_the_cpu, monkeypatch):
@@ -85,12 +86,12 @@ def test_what_a_device_raises_is_a_line_and_the_others_go_on(on_the_cpu, monkeyp
         raise RuntimeError("CUDA error: no kernel image is available\nmore")
 
     monkeypatch.setattr(batched, "track", fails)
-    verdicts = list(on_the_cpu.run())
+    verdicts = list(on_the_cpu.run(STAGES))
     assert [v.stage for v in verdicts] == list(STAGES)
     assert [v.reason for v in verdicts if not v.good] == [
         "raises RuntimeError: CUDA error: no kernel image is available"
     ]
-    assert "FAIL" in self_test.line(verdicts[5])
+    assert "FAIL" in command.line(verdicts[5])
 
 
 def test_every_stage_on_a_device_apart_from_the_cpu(monkeypatch):
@@ -107,7 +108,8 @@ def test_every_stage_on_a_device_apart_from_the_cpu(monkeypatch):
 
 
 def test_the_command_on_a_machine_without_a_gpu(d2_ros, tmp_path):
-    done = d2_ros("doctor", "--self-test", "--device", "cpu", "--json", tmp_path / "test.json")
+    options = ("--device", "cpu", "-p", "precision:=fp32", "--json", tmp_path / "test.json")
+    done = d2_ros("doctor", "--self-test", *options)
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     assert "this CPU, network in fp32 by torch, against itself in fp32" in lines[0]
@@ -119,9 +121,7 @@ def test_the_command_on_a_machine_without_a_gpu(d2_ros, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_missing_gpu_is_said(d2_ros, monkeypatch):
-    monkeypatch.setattr(
-        self_test, "STAGES", {"alignment": lambda test: self_test.Difference("px", 1, 0)}
-    )
+    monkeypatch.setattr(command, "STAGES", {"alignment": lambda test: Difference("px", 1, 0)})
     done = d2_ros("doctor", "--self-test")
     assert done.code == 1
     assert done.out.startswith("There is no GPU here that torch can use. Tested instead: ")
