@@ -26,7 +26,9 @@ ALLOWED = {
 ALLOWED["camera"] |= {"distortion"}
 ALLOWED["distortion"] |= {"machine_code"}
 ALLOWED["vins"] = LEAVES
-ALLOWED["export"] = {"records", "camera", "errors"}  # what the topics lack, all users lack
+ALLOWED["published"] = {"camera"}
+# What the topics lack, all users lack.
+ALLOWED["export"] = {"records", "camera", "errors", "published"}
 ALLOWED["viewer"] = ALLOWED["export"]
 ALLOWED["mapper"] = {*ALLOWED["export"], "imu"}
 ALLOWED["places"] = LEAVES | {"features", "matching"}  # beside tracks, off the frame's path

@@ -26,8 +26,8 @@ from d2_ros.export.colmap import adjust, triangulate, write_database
 from d2_ros.export.view_graph import Pairs, ViewGraph, latest, match_pairs, track_pairs, view_graph
 from d2_ros.matching.verification import verify
 from d2_ros.processor import Processor
+from d2_ros.published import PublishedFrame
 from d2_ros.sources.base import Frame
-from d2_ros.sources.outputs import PublishedFrame
 from d2_ros.tracks.keyframe import Keyframe
 
 METHODS = ("d2", "d2_matches", "d2_detected", "d2_matches_detected", "sift", "klt")

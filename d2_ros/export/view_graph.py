@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError
+from d2_ros.published import PublishedFrame
 from d2_ros.records import columns
 
 Pairs = Mapping[tuple[int, int], NDArray[np.uint32]]
@@ -19,35 +20,6 @@ Pairs = Mapping[tuple[int, int], NDArray[np.uint32]]
 
 NEAR = 16
 """Observations of a track that are all matched with each other; beyond, gaps double."""
-
-
-class Published(Protocol):
-    """What is needed of :class:`d2_ros.sources.outputs.PublishedFrame`."""
-
-    @property
-    def stamp(self) -> int:
-        """Integer nanoseconds."""
-        ...
-
-    @property
-    def camera(self) -> Camera | None:
-        """The calibration, None where there is none."""
-        ...
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of the image, px."""
-        ...
-
-    @property
-    def features(self) -> NDArray[np.void]:
-        """Rows of :data:`d2_ros.records.FEATURES`."""
-        ...
-
-    @property
-    def matches(self) -> NDArray[np.void]:
-        """Rows of :data:`d2_ros.records.MATCHES`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -115,7 +87,7 @@ class Observed:
     tracks: NDArray[np.int64]
 
 
-def latest(frames: Sequence[Published], tracks: Iterable[NDArray[np.void]]) -> list[Observed]:
+def latest(frames: Sequence[PublishedFrame], tracks: Iterable[NDArray[np.void]]) -> list[Observed]:
     """Take the newest that was said of every keypoint: `tracks` messages supersede `features`.
 
     Of a keyframe the newest message that names it says everything: a keypoint that it does not
@@ -186,7 +158,7 @@ def track_pairs(tracks: Sequence[NDArray[np.int64]]) -> Pairs:
     return _grouped(np.concatenate(found))
 
 
-def match_pairs(frames: Sequence[Published]) -> Pairs:
+def match_pairs(frames: Sequence[PublishedFrame]) -> Pairs:
     """Take the published matches that passed geometric verification.
 
     Raises
@@ -211,7 +183,7 @@ def match_pairs(frames: Sequence[Published]) -> Pairs:
 
 
 def view_graph(
-    frames: Sequence[Published], pixels: Sequence[NDArray[np.float64]], pairs: Pairs
+    frames: Sequence[PublishedFrame], pixels: Sequence[NDArray[np.float64]], pairs: Pairs
 ) -> ViewGraph:
     """Put keypoints and matches together; what has no bearing is matched with nothing.
 

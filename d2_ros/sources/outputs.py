@@ -12,36 +12,12 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError
+from d2_ros.published import PublishedFrame
 from d2_ros.records import FEATURES, MATCHES, TRACKS, unpack
 
 _ODOMETRY = "nav_msgs/msg/Odometry"
 _PLACE = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")])
 _CLOUD, _CAMERA_INFO = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/CameraInfo"
-
-
-@dataclass(frozen=True)
-class PublishedFrame:
-    """One frame as published.
-
-    Attributes
-    ----------
-    stamp
-        Integer nanoseconds.
-    camera
-        The calibration of the image; None where there is none.
-    size
-        (width, height) of the image, px.
-    features
-        ``(N,)`` of :data:`d2_ros.records.FEATURES`.
-    matches
-        ``(M,)`` of :data:`d2_ros.records.MATCHES`.
-    """
-
-    stamp: int
-    camera: Camera | None
-    size: tuple[int, int]
-    features: NDArray[np.void]
-    matches: NDArray[np.void]
 
 
 @dataclass(frozen=True)

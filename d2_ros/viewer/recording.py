@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from d2_ros.camera import Camera
 from d2_ros.errors import D2RosError, optional_import
+from d2_ros.published import PublishedFrame
 from d2_ros.records import columns
 from d2_ros.viewer.shapes import colours, ellipses, trails
 
@@ -36,35 +36,6 @@ _GRAY, _WHITE, _RED = (150, 150, 150), (255, 255, 255), (230, 60, 60)
 _PATHS = ((70, 200, 255), (255, 170, 40), (120, 230, 120), (230, 120, 230))
 _UP = {(0, True): "X_UP", (0, False): "X_DOWN", (1, True): "Y_UP", (1, False): "Y_DOWN",
        (2, True): "Z_UP", (2, False): "Z_DOWN"}  # fmt: skip
-
-
-class Published(Protocol):
-    """What is needed of :class:`d2_ros.sources.outputs.PublishedFrame`."""
-
-    @property
-    def stamp(self) -> int:
-        """Integer nanoseconds."""
-        ...
-
-    @property
-    def camera(self) -> Camera | None:
-        """The calibration, None where there is none."""
-        ...
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of the image, px."""
-        ...
-
-    @property
-    def features(self) -> NDArray[np.void]:
-        """Rows of :data:`d2_ros.records.FEATURES`."""
-        ...
-
-    @property
-    def matches(self) -> NDArray[np.void]:
-        """Rows of :data:`d2_ros.records.MATCHES`."""
-        ...
 
 
 def load_rerun() -> ModuleType:
@@ -106,7 +77,7 @@ class Recording:
         self._stream.set_time(TIMELINE, timestamp=np.datetime64(stamp, "ns"))
         self._stream.log(entity, *shapes)
 
-    def add_frame(self, frame: Published) -> None:
+    def add_frame(self, frame: PublishedFrame) -> None:
         """Draw one frame; they come in time order."""
         rr, rows, stamp = self._rerun, frame.features, frame.stamp
         self._past.append(rows)
@@ -135,7 +106,7 @@ class Recording:
         for name, count in {"tracks": old, "inlier_matches": inliers}.items():
             self._log(f"counts/{name}", rr.Scalars(count), stamp=stamp)
 
-    def _calibrate(self, frame: Published) -> None:
+    def _calibrate(self, frame: PublishedFrame) -> None:
         """Tell the camera where it has changed; Rerun knows no distortion."""
         camera = frame.camera
         told = (frame.size, None if camera is None else tuple(camera.matrix.ravel()))
