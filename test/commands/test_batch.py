@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from processes import start_command
 
 from d2_ros.errors import D2RosError
 from d2_ros.sources.bagfiles import Bag
@@ -29,17 +30,6 @@ def images(path, count):
     for number in range(count):
         cv2.imwrite(str(path / f"{number}.png"), np.roll(texture, number, axis=1))
     return path
-
-
-def start(*arguments):
-    path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
-    return subprocess.Popen(
-        [sys.executable, "-c", "from d2_ros.cli import main; main()", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def at_work(folder, frames=2):
@@ -107,7 +97,7 @@ def test_a_failure_does_not_stop_the_rest_and_is_tried_again(tmp_path, d2_ros):
 def test_one_that_is_killed_is_resumed_alone(tmp_path, d2_ros):
     sources, out = [images(tmp_path / name, 6) for name in "ab"], tmp_path / "out"
     arguments = ("batch", *sources, "--out", out, "--jobs", 2, *VERB)
-    process = start(*arguments)
+    process = start_command(*arguments)
     try:
         os.kill(at_work(out / "b"), signal.SIGKILL)
         said, errors = process.communicate(timeout=300)
@@ -132,7 +122,7 @@ def test_one_that_is_killed_is_resumed_alone(tmp_path, d2_ros):
 def test_told_to_end_it_ends_its_processes_and_keeps_what_is_done(tmp_path):
     sources = [images(tmp_path / "a", 2), images(tmp_path / "b", 400)]
     out = tmp_path / "out"
-    process = start("batch", *sources, "--out", out, *VERB)
+    process = start_command("batch", *sources, "--out", out, *VERB)
     try:
         child = at_work(out / "b")
         process.send_signal(signal.SIGTERM)
@@ -215,7 +205,7 @@ def test_a_cluster_runs_a_recording_again_whose_worker_is_killed(tmp_path, clust
     sources, out = [images(tmp_path / name, 40) for name in "abc"], tmp_path / "out"
     sources.append(tmp_path / "absent")
     arguments = ("batch", *sources, "--out", out, "--cluster", cluster, "--gpus", 0.5, *VERB)
-    process = start(*arguments)
+    process = start_command(*arguments)
     try:
         child = at_work(out / "b")
         stat = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()

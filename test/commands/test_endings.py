@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from processes import start_command
 from rosbags.highlevel import AnyReader
 
 from d2_ros.errors import D2RosError
@@ -36,13 +37,9 @@ def folder(tmp_path_factory):
 
 
 def start(*arguments):
-    path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
-    return subprocess.Popen(
-        [sys.executable, "-c", "from d2_ros.cli import main; main()", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    """With the signals of a shell in the foreground."""
+    return start_command(
+        *arguments,
         preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in RESTORE] and None,
     )
 

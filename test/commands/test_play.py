@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import start_command
 
 from d2_ros.node.messages import read_camera, read_image, stamp_of
 from d2_ros.sources import messages as build
@@ -73,16 +72,10 @@ def bag(tmp_path: Path) -> Path:
     return tmp_path / "six.mcap"
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from d2_ros.cli import main; main()", "play", *arguments]
-    path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
-    return subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True
-    )
-
-
 def test_frames_calibration_and_clock_arrive_at_the_recorded_pace(listener: Any, bag: Path) -> None:
-    player = start(str(bag), "--camera", "left", "--rate", "0.5", "--wait-for-subscribers")
+    player = start_command(
+        "play", str(bag), "--camera", "left", "--rate", "0.5", "--wait-for-subscribers"
+    )
     _, errors = player.communicate(timeout=60)
     assert player.returncode == 0, errors
     stamps = [START + number * STEP for number in range(6)]
@@ -101,7 +94,9 @@ def test_frames_calibration_and_clock_arrive_at_the_recorded_pace(listener: Any,
 
 
 def test_looping_goes_back_in_time_and_ends_with_ctrl_c(listener: Any, bag: Path) -> None:
-    player = start(str(bag), "--camera", "left", "--rate", "10", "--wait-for-subscribers", "--loop")
+    player = start_command(
+        "play", str(bag), "--camera", "left", "--rate", "10", "--wait-for-subscribers", "--loop"
+    )
     deadline = time.monotonic() + 60
     while len(listener["image"]) < 14:
         assert time.monotonic() < deadline
@@ -126,7 +121,7 @@ def test_a_first_stamp_of_zero_is_paced_by_the_time_of_recording(
             recorded = now + number * STEP + 3_000_000
             writer.write_serialized("/camera/image_raw", message.__msgtype__, data, recorded)
     arguments = ("--camera", "left", "--rate", "0.5", "--wait-for-subscribers")
-    player = start(str(tmp_path / "zero.mcap"), *arguments)
+    player = start_command("play", str(tmp_path / "zero.mcap"), *arguments)
     _, errors = player.communicate(timeout=60)
     assert player.returncode == 0, errors
     stamps = [0, *(now + number * STEP for number in range(1, 6))]
@@ -142,7 +137,7 @@ def test_huge_gaps_are_cut_and_told(listener: Any, tmp_path: Path) -> None:
         for stamp in (0, now, now + 3600 * 10**9):
             writer.write("/camera/image_raw", build.image(stamp, "c", np.zeros((24, 32), np.uint8)))
     arguments = ("--camera", "left", "--rate", "10", "--wait-for-subscribers")
-    player = start(str(tmp_path / "gap.mcap"), *arguments)
+    player = start_command("play", str(tmp_path / "gap.mcap"), *arguments)
     _, errors = player.communicate(timeout=60)
     assert player.returncode == 0, errors
     assert 1.8 < listener["arrival"][-1] - listener["arrival"][0] < 8
@@ -159,7 +154,9 @@ def test_a_frame_that_cannot_be_used_is_left_out(listener: Any, tmp_path: Path) 
             image = build.image(START + number, "c", np.zeros((24, 32), np.uint8))
             image.encoding = "mono8" if number != 1 else "h265"
             writer.write("/camera/image_raw", image)
-    player = start(str(tmp_path / "bad.mcap"), "--camera", "left", "--wait-for-subscribers")
+    player = start_command(
+        "play", str(tmp_path / "bad.mcap"), "--camera", "left", "--wait-for-subscribers"
+    )
     _, errors = player.communicate(timeout=60)
     assert player.returncode == 2
     assert "1 of 3 frames were left out: /camera/image_raw at 5000000001 ns" in errors

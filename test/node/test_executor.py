@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
+from processes import starting_nodes
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
@@ -54,22 +54,8 @@ def test_events_is_refused_where_rclpy_lacks_it(monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Return a function that starts the executable with parameters."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*parameters: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "d2_ros.node.frontend_node", "--ros-args"]
-        for parameter in parameters:
-            command += ["-p", parameter]
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-        started.append(
-            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        )
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    with starting_nodes("d2_ros.node.frontend_node") as start:
+        yield lambda *given: start(*(word for each in given for word in ("-p", each)))
 
 
 def test_the_executable_refuses_in_one_sentence(spawn: Any) -> None:

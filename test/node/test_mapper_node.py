@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from inertia import CALIBRATION, samples
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
+from processes import starting_nodes
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -117,26 +118,8 @@ def make_node(graph: Any) -> Callable[..., MapperNode]:
 @pytest.fixture
 def spawn() -> Iterator[Any]:
     """Return a function that starts the executable and waits until it listens."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "d2_ros.node.mapper_node", *arguments]
-        path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
-        environment = {**os.environ, "PYTHONPATH": path}
-        started.append(
-            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        )
-        stream = started[-1].stderr
-        assert stream is not None
-        for line in stream:
-            if "waiting for d2_frontend" in line:
-                return started[-1]
-        raise AssertionError(f"the node ended with {started[-1].wait()}")
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    with starting_nodes("d2_ros.node.mapper_node") as start:
+        yield partial(start, until="waiting for d2_frontend")
 
 
 def test_every_display_of_rviz_shows_a_topic_of_the_mapper(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import starting_nodes
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import PointCloud2
 
@@ -29,30 +28,9 @@ TEXTURE = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8).repeat(8, 
 @pytest.fixture
 def spawn() -> Iterator[Any]:
     """Return a function that starts the executable and waits until it says that it is active."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "d2_ros.node.frontend_node", "--ros-args"]
-        command += ["-p", "autostart:=true", "-p", "input.qos:=replay", "-p", "threads:=1"]
-        started.append(
-            subprocess.Popen(
-                [*command, *arguments],
-                env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        stream = started[-1].stderr
-        assert stream is not None
-        for line in stream:
-            if "active, replay" in line:
-                return started[-1]
-        raise AssertionError(f"the node ended with {started[-1].wait()}")
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    given = ("-p", "autostart:=true", "-p", "input.qos:=replay", "-p", "threads:=1")
+    with starting_nodes("d2_ros.node.frontend_node") as start:
+        yield partial(start, *given, until="active, replay")
 
 
 def listeners(driver: Any) -> set[tuple[str, tuple[int, ...]]]:
