@@ -81,27 +81,23 @@ def test_a_window_that_cannot_be_solved_is_told_and_costs_no_process(solver, tol
     assert solver.restarts == 0
 
 
-def test_one_that_is_killed_is_replaced_and_told(solver, told):
+@pytest.mark.parametrize(
+    ("ending", "reason"),
+    [
+        pytest.param(signal.SIGKILL, "has ended", id="killed"),
+        pytest.param(signal.SIGSTOP, "has taken over 3 s for a window", id="hangs"),
+    ],
+)
+def test_one_that_is_lost_is_replaced_and_told(solver, told, ending, reason):
     solver.submit(problem(), CONFIG).result(30)
     pid = solver.pid
-    os.kill(pid, signal.SIGKILL)
-    with pytest.raises(D2RosError, match="has ended"):
+    os.kill(pid, ending)
+    with pytest.raises(D2RosError, match=reason):
         solver.submit(problem(), CONFIG).result(30)
     assert gone(pid)
     solver.submit(problem(), CONFIG).result(30)
     assert solver.restarts == 1
-    assert told == ["the solver's process has ended; another one takes the next window"]
-
-
-def test_one_that_hangs_is_replaced(solver, told):
-    solver.submit(problem(), CONFIG).result(30)
-    pid = solver.pid
-    os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(D2RosError, match="has taken over 3 s"):
-        solver.submit(problem(), CONFIG).result(30)
-    assert gone(pid)
-    solver.submit(problem(), CONFIG).result(30)
-    assert len(told) == 1
+    assert told == [f"the solver's process {reason}; another one takes the next window"]
 
 
 def test_what_a_problem_raises_is_raised_and_the_process_goes_on(solver):
