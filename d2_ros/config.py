@@ -282,6 +282,23 @@ class OutputConfig:
 
 
 @dataclass(frozen=True)
+class PlacesConfig:
+    """Keyframes kept for good, and known again (node and replay)."""
+
+    enabled: bool = _param(
+        False,
+        "Keep keyframes for good, look every new one up among them, and publish loops and "
+        "loop_pose where a place is known again. Needs the extra places (faiss).",
+    )
+    folder: str = _param(
+        "",
+        "Folder of the places of other runs, a file CAMERA.places each (node only): those that "
+        "are there are known from the start, and ~/save_places and ~/load_places write and read "
+        "them. Empty: none.",
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """All parameters. Nested groups become dotted names, such as ``window.size``."""
 
@@ -333,6 +350,7 @@ class Config:
     refinement: RefinementConfig = RefinementConfig()
     input: InputConfig = InputConfig()
     output: OutputConfig = OutputConfig()
+    places: PlacesConfig = PlacesConfig()
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,18 @@ STEREO = np.dtype(
 """One feature of the left camera, by its row, as the right one sees it: pixel, covariance relative
 to the left place (px^2), bearing."""
 
+LOOPS = np.dtype(
+    [
+        ("keyframe_sec", "<i4"), ("keyframe_nanosec", "<u4"), ("session", "<u4"),
+        ("index", "<u4"), ("keyframe_index", "<u4"),
+        ("u", "<f4"), ("v", "<f4"), ("keyframe_u", "<f4"), ("keyframe_v", "<f4"),
+        ("sigma_uu", "<f4"), ("sigma_uv", "<f4"), ("sigma_vv", "<f4"),
+        ("similarity", "<f4"),
+    ]
+)  # fmt: skip
+"""One match of a keyframe with one of long ago: that one's stamp and how many runs ago it was (0:
+this run), the rows of both in their ``features``, their places, the covariance of the first
+relative to the second (px^2), cosine."""
 
 LANDMARKS = np.dtype(
     [(name, "<f4") for name in ("x", "y", "z", "xx", "xy", "xz", "yy", "yz", "zz")]

@@ -32,7 +32,8 @@ ALLOWED["export"] = {"records", "camera", "errors", "published"}
 ALLOWED["viewer"] = ALLOWED["export"]
 ALLOWED["mapper"] = {*ALLOWED["export"], "imu"}
 ALLOWED["places"] = LEAVES | {"features", "matching"}  # beside tracks, off the frame's path
-ALLOWED["node"] |= {"sources", "vins", "mapper"}  # plays and records; one topic; a second node
+# Plays and records; one topic; a second node; what is kept for good.
+ALLOWED["node"] |= {"sources", "vins", "mapper", "places"}
 ABOVE = {"node", "commands", "cli", "evaluation", "training", "frontend"}
 
 

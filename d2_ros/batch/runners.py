@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -69,7 +70,9 @@ def run_on_cluster(jobs: Sequence[Job], address: str, gpus: float) -> Iterator[t
         import ray
     try:
         _reach(address)
+        ending = signal.getsignal(signal.SIGTERM)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        signal.signal(signal.SIGTERM, ending)  # Ray's own would end the process as it stands
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise D2RosError(
             f"no Ray cluster at {address}: {error}; start one with `ray start --head`"

@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from d2_ros.config import Config
+    from d2_ros.places.keeper import Keeper
     from d2_ros.places.memory import PlaceMemory
     from d2_ros.places.place import Place
-    from d2_ros.places.recognition import Recognition
     from d2_ros.places.revisit import Revisit
-    from d2_ros.places.vlad import Vocabulary
     from d2_ros.records import FrameResult
     from d2_ros.sources import Frame
 
@@ -72,20 +71,20 @@ def build(
     config = load_config(params_file, overrides)
     output_files((out, json), source, params_file)
     memory = PlaceMemory(capacity=capacity)
-    keeper = _keeper(config, memory, keeps=True)
-    ending = _run(keeper, config, source, image_topic, start, frames)
+    looking = _looking(config, memory, keeps=True)
+    ending = _run(looking, config, source, image_topic, start, frames)
     kept = list(memory.places)
     if kept:
-        save_places(out, kept, keeper.vocabulary)
-    figures = {**keeper.figures(), **_figures(kept)}
+        save_places(out, kept, looking.keeper.vocabulary)
+    figures = {**looking.figures(), **_figures(kept)}
     typer.echo(
-        f"{out}: {len(kept)} keyframes of {keeper.tally.frames} frames, "
+        f"{out}: {len(kept)} keyframes of {looking.tally.frames} frames, "
         f"{figures['bytes_per_keyframe'] / 1000:.0f} kB each; "
-        f"{len(keeper.revisits)} places seen again"
+        f"{len(looking.revisits)} places seen again"
     )
     if json:
         write_json(json, figures)
-    tell_ending(out, len(kept), keeper.tally.refused, ending)
+    tell_ending(out, len(kept), looking.tally.refused, ending)
 
 
 def query(
@@ -117,16 +116,15 @@ def query(
     output_files((json,), file, source, camera, params_file)
     places = load_places(file, load_vocabulary())
     memory = PlaceMemory(places, max(len(places), 1))
-    session = 1 + max(place.session for place in places)
     ending, refused = None, []
     if _is_image(source):
-        revisits, figures = _query_image(Path(source), camera, memory, config, session)
+        revisits, figures = _query_image(Path(source), camera, memory, config)
     elif camera is not None:
         raise D2RosError(f"--camera {camera} is for a single image; {source} has its own")
     else:
-        keeper = _keeper(config, memory, keeps=False, session=session)
-        ending = _run(keeper, config, source, image_topic, start, frames)
-        revisits, figures, refused = keeper.revisits, keeper.figures(), keeper.tally.refused
+        looking = _looking(config, memory, keeps=False)
+        ending = _run(looking, config, source, image_topic, start, frames)
+        revisits, figures, refused = looking.revisits, looking.figures(), looking.tally.refused
     for item in revisits:
         typer.echo(describe(item))
     if not revisits:
@@ -197,13 +195,10 @@ def vocabulary(
 
 
 @dataclass
-class Keeper:
-    """Takes a replay's results: looks every keyframe up and, while building, keeps it."""
+class Looking:
+    """Takes a replay's results, and looks every keyframe up."""
 
-    recognition: Recognition
-    vocabulary: Vocabulary
-    keeps: bool
-    session: int
+    keeper: Keeper
     tally: Any
     revisits: list[Revisit] = field(default_factory=list)
     looked: int = 0
@@ -216,17 +211,12 @@ class Keeper:
         self, frame: Frame, result: FrameResult, right: tuple[Frame, NDArray[np.void]] | None = None
     ) -> None:
         """Take one frame."""
-        from d2_ros.places.place import place_of_result
-
         if not result.is_keyframe:
             return
         started = time.perf_counter()
-        place = place_of_result(result, frame.image, frame.camera, self.vocabulary, self.session)
-        found = self.recognition.look(place)
+        found = self.keeper.take(result, frame.image, frame.camera)
         if found is not None:
             self.revisits.append(found)
-        if self.keeps:
-            self.recognition.memory.add(place)
         self.looked += 1
         self.seconds += time.perf_counter() - started
 
@@ -260,23 +250,23 @@ def describe(item: Revisit) -> str:
     )
 
 
-def _keeper(config: Config, memory: PlaceMemory, keeps: bool, session: int = 0) -> Keeper:
+def _looking(config: Config, memory: PlaceMemory, keeps: bool) -> Looking:
     from d2_ros.commands.replay import Tally
-    from d2_ros.places.recognition import Recognition
+    from d2_ros.places.keeper import Keeper
     from d2_ros.places.vlad import load_vocabulary
 
-    return Keeper(Recognition(memory, config), load_vocabulary(), keeps, session, Tally())
+    return Looking(Keeper(memory, load_vocabulary(), config, keeps), Tally())
 
 
 def _run(
-    keeper: Keeper,
+    looking: Looking,
     config: Config,
     source: str,
     image_topic: str | None,
     start: int,
     frames: int | None,
 ) -> BaseException | None:
-    """Let the keeper take all results of a source; return what has ended it early."""
+    """Look all keyframes of a source; return what has ended it early."""
     from d2_ros.commands.replay import run
     from d2_ros.frontend import FrontEnd
     from d2_ros.sources import open_source
@@ -284,17 +274,17 @@ def _run(
     from d2_ros.sources.usable import usable
 
     opened = cut(open_source(source, image_topic), start, frames)
-    found = usable(opened, lambda error: keeper.tally.refused.append(str(error)))
+    found = usable(opened, lambda error: looking.tally.refused.append(str(error)))
     try:
         shown = progress(found, "Looking at places", len(opened))
-        run(shown, FrontEnd(config), keeper, keeper.tally)
+        run(shown, FrontEnd(config), looking, looking.tally)
     except (D2RosError, KeyboardInterrupt, SystemExit) as error:
         return error
     return None
 
 
 def _query_image(
-    path: Path, camera: Path | None, memory: PlaceMemory, config: Config, session: int
+    path: Path, camera: Path | None, memory: PlaceMemory, config: Config
 ) -> tuple[list[Revisit], dict[str, float]]:
     """The best revisit of one image, if there is any."""
     from d2_ros.features.extractor import Extractor
@@ -308,7 +298,8 @@ def _query_image(
     height, width = image.shape[:2]
     calibration = load_camera(camera).at_size(width, height) if camera else None
     features = Extractor(config).extract([image])[0]
-    place = place_of_features(features, 0, image, calibration, load_vocabulary(), session)
+    own = -1  # a run of its own
+    place = place_of_features(features, 0, image, calibration, load_vocabulary(), own)
     found = look_up(place, memory, config, settings)
     known = [item for item in found[:1] if item.inliers >= settings.min_inliers]
     inliers = known[0].inliers if known else 0

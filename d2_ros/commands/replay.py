@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from d2_ros.commands.replay_right import RightCamera
-    from d2_ros.config import OutputConfig
+    from d2_ros.config import Config, OutputConfig
+    from d2_ros.places.keeper import Keeper
     from d2_ros.processor import Processor
     from d2_ros.records import FrameResult
     from d2_ros.sources import Frame
@@ -161,6 +162,7 @@ def replay(
     if other is not None:
         config = replace(config, input=replace(config.input, stereo=True))
     frontend = FrontEnd(config)
+    keeper = _keeper(config) if config.places.enabled else None
     tally, ending, partner = Tally(), None, None
     with BagWriter(out) as bag:
 
@@ -178,7 +180,7 @@ def replay(
             run(
                 progress(found, "Replaying", len(opened)),
                 frontend,
-                ResultWriter(bag, config.output, partner),
+                ResultWriter(bag, config.output, partner, keeper),
                 tally,
                 partner,
             )
@@ -195,6 +197,14 @@ def replay(
     if json:
         write_json(json, figures)
     tell_ending(out, tally.frames, tally.refused, ending)
+
+
+def _keeper(config: Config) -> Keeper:
+    from d2_ros.places.keeper import Keeper
+    from d2_ros.places.memory import PlaceMemory
+    from d2_ros.places.vlad import load_vocabulary
+
+    return Keeper(PlaceMemory(), load_vocabulary(), config)
 
 
 def run(
@@ -257,9 +267,17 @@ class ResultWriter:
         Which topics there are beside the usual ones.
     right
         Of a stereo pair.
+    keeper
+        Where places are kept.
     """
 
-    def __init__(self, bag: Sink, output: OutputConfig, right: RightCamera | None = None) -> None:
+    def __init__(
+        self,
+        bag: Sink,
+        output: OutputConfig,
+        right: RightCamera | None = None,
+        keeper: Keeper | None = None,
+    ) -> None:
         from d2_ros.vins import VinsTracks
 
         self._bag = bag
@@ -268,6 +286,7 @@ class ResultWriter:
         if output.vins_format != "none":
             self._vins = VinsTracks(output.vins_format, cameras=1 if right is None else 2)
         self._T_left_right = None if right is None else right.T_left_right
+        self._keeper = keeper
         self._told_uncalibrated = False
 
     def reset(self) -> None:
@@ -314,5 +333,21 @@ class ResultWriter:
             elif not self._told_uncalibrated:
                 self._told_uncalibrated = True
                 typer.echo(f"frame {stamp} has no calibration: no feature_tracks for it", err=True)
+        if self._keeper is not None and result.is_keyframe:
+            self._write_loop(self._keeper, frame, result)
         # A frame is written as a whole, so that a process that is killed has lost no earlier one.
         self._bag.flush()
+
+    def _write_loop(self, keeper: Keeper, frame: Frame, result: FrameResult) -> None:
+        """Write what the place of a keyframe is known by, if it is."""
+        from d2_ros.places.loops import loop_pose, loop_rows
+        from d2_ros.sources.messages import cloud, pose_with_covariance
+
+        found = keeper.take(result, frame.image, frame.camera)
+        if found is None:
+            return
+        where = loop_pose(found)
+        if where is not None:
+            message = pose_with_covariance(frame.stamp, frame.frame_id, *where)
+            self._bag.write(NAMESPACE + "loop_pose", message)
+        self._bag.write(NAMESPACE + "loops", cloud(frame.stamp, frame.frame_id, loop_rows(found)))

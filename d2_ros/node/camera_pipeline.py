@@ -22,6 +22,7 @@ from d2_ros.features.batch import BatchResult
 from d2_ros.frontend import FrontEnd
 from d2_ros.node.calibration import Calibration
 from d2_ros.node.device import DeviceError, SharedDevice
+from d2_ros.node.loops import Loops
 from d2_ros.node.messages import read_image, stamp_of
 from d2_ros.node.outputs import Outputs
 from d2_ros.node.status import CameraStatus, FrameTimes
@@ -61,6 +62,8 @@ class CameraPipeline:
         The camera's name.
     frontend, device, outputs, calibration, status, logger
         What the pipeline works with.
+    loops
+        Takes keyframes, where places are kept.
     now
         Gives the node's time, integer nanoseconds.
     """
@@ -75,11 +78,13 @@ class CameraPipeline:
         status: CameraStatus,
         logger: RcutilsLogger,
         now: Callable[[], int],
+        loops: Loops | None = None,
     ) -> None:
         self.name = name
         self.outputs = outputs
         self.calibration = calibration
         self.status = status
+        self.loops = loops
         self._frontend = frontend
         self._device = device
         self._logger = logger
@@ -161,6 +166,8 @@ class CameraPipeline:
             return
         with self._faults_counted("refused", cancelled):
             self.outputs.publish(frame.header, frame.image, result, frame.camera, right)
+            if self.loops is not None:
+                self.loops.take(frame.header, frame.image, result, frame.camera)
             done = time.monotonic_ns()
             age = self._now() - frame.stamp
             spans = (frame.started - frame.received, done - frame.started, age)
@@ -209,6 +216,8 @@ class CameraPipeline:
                 self.drop("out_of_order", f"frame {stamp} is not after {last}")
                 return False
             self._reset("because time jumped back")
+            if self.loops is not None:
+                self.loops.begin_run()
         self._last_stamp = stamp
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -24,6 +25,7 @@ from d2_ros.node.device import SharedDevice, give_memory_back
 from d2_ros.node.diagnostics import camera_status, make_array, node_status
 from d2_ros.node.executor import make_executor, run_node
 from d2_ros.node.inputs import GROUP, Inputs
+from d2_ros.node.loops import Loops
 from d2_ros.node.mailbox import Mailbox, Worker
 from d2_ros.node.multi_camera import Entry, MultiCameraPipeline, output_of, stereo_pair
 from d2_ros.node.outputs import Outputs
@@ -65,6 +67,8 @@ class FrontEndNode(LifecycleNode):
         self._last_error = ""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(Trigger, "~/save_places", partial(self._on_places, Loops.save))
+        self.create_service(Trigger, "~/load_places", partial(self._on_places, Loops.load))
         # Wall time: with use_sim_time the node's own clock stands still until a bag plays.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(DIAGNOSTICS_PERIOD, self.publish_diagnostics, clock=steady)
@@ -83,15 +87,18 @@ class FrontEndNode(LifecycleNode):
     def _configure(self) -> None:
         self._device = SharedDevice(self.config, self.get_logger())
         for camera in self.config.cameras:
+            status = CameraStatus(camera)
+            loops = Loops(self, camera, self.config, status) if self.config.places.enabled else None
             self._pipelines[camera] = CameraPipeline(
                 camera,
                 self._device.add_frontend(self.config),
                 self._device,
                 Outputs(self, camera, *output_of(camera, self.config)),
                 Calibration(self.config.input.rectified),
-                CameraStatus(camera),
+                status,
                 self.get_logger(),
                 lambda: self.get_clock().now().nanoseconds,
+                loops,
             )
         self._state = "inactive"
         device = self._device.name
@@ -183,6 +190,8 @@ class FrontEndNode(LifecycleNode):
     def _drop_pipelines(self) -> None:
         for pipeline in self._pipelines.values():
             pipeline.outputs.destroy()
+            if pipeline.loops is not None:
+                pipeline.loops.destroy()
         self._pipelines.clear()
         if self._device is not None:
             self._device.workers.close()
@@ -207,6 +216,24 @@ class FrontEndNode(LifecycleNode):
             if self._pipelines
             else "the node is not configured; there is no window to drop"
         )
+        return response
+
+    def _on_places(
+        self,
+        action: Callable[[Loops], str],
+        request: Trigger.Request,
+        response: Trigger.Response,
+    ) -> Trigger.Response:
+        """Save or load the places of every camera; the first that cannot be ends it."""
+        loops = [pipeline.loops for pipeline in self._pipelines.values() if pipeline.loops]
+        try:
+            response.message = "; ".join(action(each) for each in loops)
+        except (D2RosError, OSError) as error:
+            response.message = str(error)
+            return response
+        response.success = bool(loops)
+        if not loops:
+            response.message = "there are no places; configure the node with places.enabled"
         return response
 
     def publish_diagnostics(self) -> None:

@@ -6,8 +6,9 @@ import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point32
+from geometry_msgs.msg import Point, Point32, Pose, PoseWithCovarianceStamped, Quaternion
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import (
     CameraInfo,
     ChannelFloat32,
@@ -71,6 +72,21 @@ def make_vins_cloud(header: Header, content: VinsPoints) -> PointCloud:
             for name, values in zip(content.names, content.channels, strict=True)
         ],
     )
+
+
+def make_pose(
+    header: Header, matrix: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> PoseWithCovarianceStamped:
+    """Return a ``(4, 4)`` pose in the header's frame, with its ``(6, 6)`` covariance."""
+    message = PoseWithCovarianceStamped(header=header)
+    x, y, z = matrix[:3, 3].tolist()
+    turn = Rotation.from_matrix(matrix[:3, :3]).as_quat().tolist()
+    message.pose.pose = Pose(
+        position=Point(x=x, y=y, z=z),
+        orientation=Quaternion(**dict(zip("xyzw", turn, strict=True))),
+    )
+    message.pose.covariance = covariance.ravel()
+    return message
 
 
 def read_image(message: Image | CompressedImage) -> NDArray[np.uint8] | NDArray[np.uint16]:

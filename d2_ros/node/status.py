@@ -67,7 +67,8 @@ class CameraStatus:
     def __init__(self, camera: str) -> None:
         self.camera = camera
         self._lock = Lock()
-        names = ("lost", "received", "processed", *DROPS, "keyframes", "resets", "calibration_lost")
+        names = ("lost", "received", "processed", *DROPS, "keyframes", "resets", "calibration_lost",
+                 "loops", "not_looked_up")  # fmt: skip
         self._counts: Counter[str] = Counter(dict.fromkeys(names, 0))
         self._stages: dict[str, float] = {}
         self._times: deque[FrameTimes] = deque(maxlen=RECENT)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
+from d2_ros.errors import D2RosError
 from d2_ros.features.extractor import Features
 from d2_ros.matching.pyramid import to_gray
 from d2_ros.places.vlad import Vocabulary, unit
@@ -136,6 +137,12 @@ def _place(
     vocabulary: Vocabulary,
     session: int,
 ) -> Place:
+    length = descriptors.shape[1]
+    if length != len(vocabulary.projection):
+        raise D2RosError(
+            f"the weights give descriptors of {length} values, and the vocabulary of places is for "
+            f"{len(vocabulary.projection)}; take weights without a projection"
+        )
     local = vocabulary.project(descriptors)
     largest = np.maximum(np.abs(local).max(axis=1, keepdims=True, initial=0), 1e-12)
     height, width = image.shape[:2]

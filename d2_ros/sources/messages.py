@@ -151,16 +151,32 @@ def imu(stamp: int, frame_id: str, values: NDArray[np.float64]) -> Any:
 
 def pose(stamp: int, frame_id: str, matrix: NDArray[np.float64]) -> Any:
     """Return a ``(4, 4)`` pose in `frame_id` as a PoseStamped."""
+    where = _pose(matrix)
+    return _message("geometry_msgs/msg/PoseStamped", header=header(stamp, frame_id), pose=where)
+
+
+def pose_with_covariance(
+    stamp: int, frame_id: str, matrix: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> Any:
+    """Return a ``(4, 4)`` pose in `frame_id`, and its ``(6, 6)`` covariance, with a stamp."""
+    return _message(
+        "geometry_msgs/msg/PoseWithCovarianceStamped",
+        header=header(stamp, frame_id),
+        pose=_message(
+            "geometry_msgs/msg/PoseWithCovariance",
+            pose=_pose(matrix),
+            covariance=covariance.ravel(),
+        ),
+    )
+
+
+def _pose(matrix: NDArray[np.float64]) -> Any:
     position = dict(zip("xyz", matrix[:3, 3].tolist(), strict=True))
     quaternion = Rotation.from_matrix(matrix[:3, :3]).as_quat().tolist()
     return _message(
-        "geometry_msgs/msg/PoseStamped",
-        header=header(stamp, frame_id),
-        pose=_message(
-            "geometry_msgs/msg/Pose",
-            position=_message("geometry_msgs/msg/Point", **position),
-            orientation=_message(
-                "geometry_msgs/msg/Quaternion", **dict(zip("xyzw", quaternion, strict=True))
-            ),
+        "geometry_msgs/msg/Pose",
+        position=_message("geometry_msgs/msg/Point", **position),
+        orientation=_message(
+            "geometry_msgs/msg/Quaternion", **dict(zip("xyzw", quaternion, strict=True))
         ),
     )

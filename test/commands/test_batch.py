@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from processes import start_command
 
+from d2_ros import interruption
 from d2_ros.errors import D2RosError
 from d2_ros.sources.bagfiles import Bag
 
@@ -230,6 +231,7 @@ def test_gpus_that_a_cluster_does_not_have_are_told(tmp_path, cluster, d2_ros):
     outcome = d2_ros("batch", source, "--out", tmp_path / "out", *options, *VERB)
     assert outcome.code == 2
     assert "--gpus 3 is more than the 1 GPUs of the cluster" in outcome.err
+    assert signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, interruption._unwind)  # not Ray's
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path, d2_ros):

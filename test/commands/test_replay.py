@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import yaml
 from rosbags.highlevel import AnyReader
+from scipy.spatial.transform import Rotation
 
 import d2_ros.frontend as frontend_module
 from d2_ros.camera import Camera, on_pair, right_of
 from d2_ros.commands.replay import ResultWriter, Tally, run
 from d2_ros.config import Config, OutputConfig, with_values
-from d2_ros.records import FEATURES, STEREO, columns
+from d2_ros.records import FEATURES, LOOPS, STEREO, columns, unpack
 from d2_ros.sources import Frame, open_source
 from d2_ros.sources import messages as build
 from d2_ros.sources.bagscan import scan_mcap
+from d2_ros.sources.truth import true_poses
 from d2_ros.sources.writer import BagWriter
 
 CAMERA = Camera(32, 24, [[50, 0, 15.5], [0, 51, 11.5], [0, 0, 1]], [])
@@ -377,3 +379,36 @@ def test_the_rules_of_the_estimators_hold_on_real_recordings_and_when_they_start
         reader.feature_callback(message)
     assert number == 2 * len(source) - 1
     print(f"{name} {layout}: {number + 1} messages, longest run {reader.longest}")
+
+
+def test_a_recording_that_comes_back_tells_so(tmp_path, d2_ros):
+    """The same nine views again a minute later, from a bag, by the real front-end."""
+    pytest.importorskip("faiss", reason="faiss is not installed (extra places)")
+    source = open_source("synthetic:size=160x120,frames=9")
+    frames = list(source)
+    minute = 60_000_000_000
+    with BagWriter(tmp_path / "in.mcap") as bag:
+        for lap in (0, minute):
+            for frame in frames:
+                stamp = frame.stamp + lap
+                info = build.camera_info(stamp, "optical", frame.camera, 160, 120)
+                bag.write("/camera/camera_info", info)
+                bag.write("/camera/image_raw", build.image(stamp, "optical", frame.image))
+    options = ("-p", "threads:=1", "-p", "window.min_parallax:=1", "-p", "places.enabled:=true")
+    outcome = d2_ros("replay", tmp_path / "in.mcap", "--out", tmp_path / "out.mcap", *options)
+    assert outcome.code == 0, outcome.err
+    content = read(tmp_path / "out.mcap")
+    (loops,), (pose,) = content[PREFIX + "loops"], content[PREFIX + "loop_pose"]
+    layout = [(item.name, item.offset, item.datatype, item.count) for item in loops.fields]
+    rows = unpack(layout, loops.point_step, loops.data, LOOPS, False)
+    assert len(rows) >= 30
+    then = rows["keyframe_sec"].astype(np.int64) * 10**9 + rows["keyframe_nanosec"]
+    now = build.stamp_of(loops)
+    assert build.stamp_of(pose) == now
+    assert set(then) <= {frame.stamp for frame in frames}
+    assert set(rows["session"]) == {0}
+    poses = dict(zip((frame.stamp for frame in frames), true_poses(source), strict=True))
+    turn = (np.linalg.inv(poses[now - minute]) @ poses[then[0]])[:3, :3]
+    told = pose.pose.pose.orientation
+    moved = Rotation.from_matrix(turn).inv() * Rotation.from_quat([told.x, told.y, told.z, told.w])
+    assert np.degrees(moved.magnitude()) < 0.5
