@@ -103,8 +103,12 @@ def view_of(
         index = np.arange(len(rows)) if rows.dtype == FEATURES else rows["index"]
         _, here, there = np.intersect1d(index, right.rows["index"], return_indices=True)
         told = right.rows[there]
-        pixels = pixels[here] + columns(told, "u", "v")
-        rays, spread = right.camera.bearings(pixels)[:, :2], columns(told, *_SIGMAS)
+        # Place and covariance are relative to the left ones.
+        pixels, spread = (
+            pixels[here] + columns(told, "u", "v"),
+            spread[here] + columns(told, *_SIGMAS),
+        )
+        rays = right.camera.bearings(pixels)[:, :2]
         parts.append(_seen(ids[here], rays, pixels, spread, right.camera, floor))
     eyes = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
     known, bearings, roots = map(np.concatenate, zip(*parts, strict=True))
