@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from d2_ros.matching.neighbours import Matches
 from d2_ros.records import FEATURES, MATCHES, TRACKS, split_stamp
+from d2_ros.refinement.problem import EDGE_FLOOR
 from d2_ros.tracks.keyframe import Keyframe
 from d2_ros.tracks.observations import Observations
 from d2_ros.tracks.view import View
@@ -47,8 +48,12 @@ def match_rows(
 
 
 def track_rows(window: Sequence[Keyframe]) -> NDArray[np.void]:
-    """Rows of the ``tracks`` topic: every observation in the window."""
-    parts = []
+    """Rows of the ``tracks`` topic: every observation in the window.
+
+    The first observation of a track defines it: the covariances of the others are relative to it,
+    and how well the detector has placed it matters to nobody who knows it by its track.
+    """
+    parts, drifts = [], []
     for keyframe in window:
         index = np.flatnonzero(keyframe.obs.tracks > 0)
         rows = np.zeros(len(index), TRACKS)
@@ -57,7 +62,13 @@ def track_rows(window: Sequence[Keyframe]) -> NDArray[np.void]:
         rows["index"] = index
         _place(rows, keyframe.view, keyframe.obs, index)
         parts.append(rows)
-    return np.concatenate(parts)
+        drifts.append(keyframe.obs.drift[index])
+    result, drift = np.concatenate(parts), np.concatenate(drifts)
+    oldest = np.unique(result["track_id"], return_index=True)[1]
+    first = oldest[~drift[oldest].any(axis=(1, 2))]
+    result["sigma_uu"][first] = result["sigma_vv"][first] = EDGE_FLOOR**2
+    result["sigma_uv"][first] = 0
+    return result
 
 
 def _place(

@@ -16,8 +16,11 @@ ARGUMENTS = {
         PathJoinSubstitution([SHARE, "config", "mapper.yaml"]),
         "Parameter file; every parameter is in config/mapper.yaml.",
     ),
-    "image_topic": ("camera/image_raw", "Images of the camera."),
-    "camera_info_topic": ("camera/camera_info", "Calibration of the camera."),
+    "camera_info_topic": ("camera/camera_info", "Calibration of the camera, the left one's."),
+    "stereo": ("false", "There is a right camera as well: in metres."),
+    "right_camera_info_topic": ("right/camera_info", "Calibration of the right camera."),
+    "imu_topic": ("", "sensor_msgs/Imu, for metres; empty: as in the parameter file."),
+    "imu_calibration": ("", "YAML file of the IMU's place and noise; empty: likewise."),
     "frontend": ("true", "Also start d2_frontend; its own arguments are taken as well."),
     "use_sim_time": ("false", "Take the time from /clock."),
     "log_level": ("info", "debug, info, warn, error or fatal."),
@@ -27,16 +30,20 @@ ARGUMENTS = {
 def start_node(context):
     """Return the mapper."""
     value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    given = {name: value[name] for name in ("imu_topic", "imu_calibration") if value[name]}
+    given["use_sim_time"] = value["use_sim_time"].lower() == "true"
+    if value["stereo"].lower() == "true":
+        given["stereo"] = True
     node = Node(
         package="d2_ros",
         executable="d2_mapper",
         name="d2_mapper",
         namespace=value["namespace"],
-        parameters=[
-            value["mapper_params_file"],
-            {"use_sim_time": value["use_sim_time"].lower() == "true"},
+        parameters=[value["mapper_params_file"], given],
+        remappings=[
+            ("camera/camera_info", value["camera_info_topic"]),
+            ("right/camera_info", value["right_camera_info_topic"]),
         ],
-        remappings=[("camera/camera_info", value["camera_info_topic"])],
         arguments=["--ros-args", "--log-level", value["log_level"]],
         output="screen",
         emulate_tty=True,
@@ -50,12 +57,11 @@ def generate_launch_description():
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in ARGUMENTS.items()
     ]
-    shared = ("namespace", "image_topic", "camera_info_topic", "use_sim_time", "log_level")
     frontend = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(
             PathJoinSubstitution([SHARE, "launch", "frontend.launch.py"])
         ),
-        launch_arguments={name: LaunchConfiguration(name) for name in shared}.items(),
+        launch_arguments={"mapper": "false"}.items(),  # all others it sees as they are here
         condition=IfCondition(LaunchConfiguration("frontend")),
     )
     return LaunchDescription([*declared, OpaqueFunction(function=start_node), frontend])

@@ -125,6 +125,22 @@ def test_roots_stay_where_they_were_published(results):
                     assert abs(row["v"] - v) < 1e-3
 
 
+def test_the_first_observation_is_as_certain_as_the_track_that_it_defines(results):
+    first, seen = {}, 0
+    for result in results:
+        for row in result.features[result.features["track_id"] > 0]:
+            first.setdefault(row["track_id"], result.stamp)
+        if result.tracks is None:
+            continue
+        begun = [first[track] for track in result.tracks["track_id"].tolist()]
+        roots = result.tracks[stamp_of(result.tracks) == begun]
+        assert np.all(roots["sigma_uu"] == np.float32(0.05**2))
+        assert np.all(roots["sigma_vv"] == np.float32(0.05**2))
+        assert np.all(roots["sigma_uv"] == 0)
+        seen += len(roots)
+    assert seen > 300
+
+
 def test_matches_point_to_rows_that_exist_and_repeat_their_places(results):
     by_stamp = {result.stamp: result for result in results}
     for result in results:

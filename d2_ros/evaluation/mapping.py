@@ -152,8 +152,8 @@ def _rights(
     kept = verified(sparse.pixels[a], right.pixels[b])
     told = {
         "d2": rows,
-        "d2_equal": equal(rows),
-        "d2_detected": moved(equal(rows), detections[nearest], other),
+        "d2_equal": equal(rows, 0.0),
+        "d2_detected": moved(equal(rows, 0.0), detections[nearest], other),
         "klt": _stereo_rows(followed, there[followed], other),
         "sift": _stereo_rows(a[kept], right.pixels[b[kept]], other),
     }
@@ -163,7 +163,7 @@ def _rights(
 def _stereo_rows(
     index: NDArray[np.int64], pixels: NDArray[np.float64], camera: Camera
 ) -> NDArray[np.void]:
-    rows = moved(equal(np.zeros(len(index), STEREO)), pixels, camera)
+    rows = moved(np.zeros(len(index), STEREO), pixels, camera)
     rows["index"] = index
     return rows
 
@@ -197,10 +197,10 @@ def judge_mappers(mappers: dict[str, Mapper], truth: Path3D) -> Mapped:
     return found
 
 
-def equal(rows: NDArray[np.void]) -> NDArray[np.void]:
-    """Return the rows with covariances of 1 px, round."""
+def equal(rows: NDArray[np.void], sigma: float = 1.0) -> NDArray[np.void]:
+    """Return the rows with round covariances; 0 px for ``stereo``, relative to the left ones."""
     result = rows.copy()
-    result["sigma_uu"] = result["sigma_vv"] = 1.0
+    result["sigma_uu"] = result["sigma_vv"] = sigma**2
     result["sigma_uv"] = 0.0
     return result
 

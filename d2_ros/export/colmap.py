@@ -7,9 +7,10 @@ added to keypoints and principal points on the way out, and taken away on the wa
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ UNKNOWN_FOCAL = 1.2
 
 SEED = 0
 """Of COLMAP's random choices, so that the same bag gives the same model."""
+
+PRIORS = ("qw", "qx", "qy", "qz", "tx", "ty", "tz")
+"""Columns ``prior_...`` of an image that COLMAP 3 asks for by name and COLMAP 4 has no more."""
 
 MAX_ERROR, MIN_ANGLE = 4.0, 1.5
 """px and degrees: what COLMAP's mapper filters by after each adjustment."""
@@ -156,6 +160,9 @@ def write_database(
             database.write_two_view_geometry(
                 *ends, _geometry(graph, (first, second), rows, T_world_camera)
             )
+    with closing(sqlite3.connect(path)) as tables, tables:
+        for name in PRIORS:
+            tables.execute(f"ALTER TABLE images ADD COLUMN prior_{name} REAL")
     return images
 
 

@@ -69,6 +69,10 @@ class MapperConfig:
     keep_landmarks: int = _param(
         100_000, "Landmarks that the map keeps; the oldest are forgotten.", low=100, high=10_000_000
     )
+    keep_frames: int = _param(
+        100_000, "Frames whose poses are kept, about; the oldest are forgotten.",
+        low=1000, high=10_000_000,
+    )  # fmt: skip
     stereo: bool = _param(
         False, "The front-end's camera is the left one of a pair (node only): in metres."
     )

@@ -99,7 +99,7 @@ class Mapper:
 
     def _begin(self) -> None:
         self.state = "starting"
-        self.trajectory = Trajectory()
+        self.trajectory = Trajectory(self.config.keep_frames)
         self.landmarks = Landmarks(self.config.keep_landmarks)
         self._rig = np.eye(4)[None]
         self._rights: dict[int, Right] = {}
@@ -244,15 +244,15 @@ class Mapper:
     def _align(self, imu: Imu, focal: float) -> None:
         """Turn the segment to gravity (y is down) and to metres, as soon as the motion tells."""
         known = self.trajectory.keyframes
-        stamps = [stamp for stamp in sorted(known) if stamp >= self._segment][-_ALIGNED:]
-        poses = np.stack([known[stamp] for stamp in stamps])
-        found = imu.align(stamps, poses, len(self._rig) > 1)
+        stamps = sorted(stamp for stamp in known if stamp >= self._segment)
+        last = stamps[-_ALIGNED:]
+        found = imu.align(last, np.stack([known[stamp] for stamp in last]), len(self._rig) > 1)
         if found is None:
             return
         scale, down = found
         turn = Rotation.align_vectors([[0.0, 1.0, 0.0]], [down])[0].as_matrix()
-        origin = self.trajectory.keyframes[self._segment][:3, 3].copy()
-        self.trajectory.transform(self._segment, scale, turn)
+        origin = known[stamps[0]][:3, 3].copy()
+        self.trajectory.transform(self._segment, origin, scale, turn)
         self.landmarks.transform(origin, scale, turn)
         for keyframe in self._window.keyframes:
             keyframe.pose = self.trajectory.keyframes[keyframe.view.stamp]

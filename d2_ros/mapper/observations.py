@@ -12,6 +12,7 @@ from d2_ros.camera import Camera
 from d2_ros.records import FEATURES, columns
 
 _STEP = 0.5  # px, of the difference quotients
+_STEADY = 1e-9  # least share of an ellipse's long axis that its short one has, squared
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,12 @@ def view_of(
         index = np.arange(len(rows)) if rows.dtype == FEATURES else rows["index"]
         _, here, there = np.intersect1d(index, right.rows["index"], return_indices=True)
         told = right.rows[there]
-        pixels = pixels[here] + columns(told, "u", "v")
-        rays, spread = right.camera.bearings(pixels)[:, :2], columns(told, *_SIGMAS)
+        # Place and covariance are relative to the left ones.
+        pixels, spread = (
+            pixels[here] + columns(told, "u", "v"),
+            spread[here] + columns(told, *_SIGMAS),
+        )
+        rays = right.camera.bearings(pixels)[:, :2]
         parts.append(_seen(ids[here], rays, pixels, spread, right.camera, floor))
     eyes = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
     known, bearings, roots = map(np.concatenate, zip(*parts, strict=True))
@@ -130,7 +135,7 @@ def _seen(
     found, first = np.unique(ids[known], return_index=True)
     rays, pixels, spread = (part[known][first] for part in (rays, pixels, spread))
     roots, sensible = _roots(rays, pixels, spread, camera)
-    return found[sensible], rays[sensible], roots[sensible]
+    return found[sensible], rays[sensible], roots
 
 
 def views_of(
@@ -153,34 +158,18 @@ def _roots(
     spread: NDArray[np.float64],
     camera: Camera,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Roots of the information of bearings, and which of them are numbers."""
+    """Roots of the information of those bearings that have one, and which these are."""
     steps = np.array([[_STEP, 0.0], [0.0, _STEP]])
     beside = (pixels + steps[:, None]).reshape(-1, 2)
     right, below = camera.bearings(beside)[:, :2].reshape(2, -1, 2)
     slope = np.stack([right - rays, below - rays], axis=-1) / _STEP
     uu, uv, vv = spread.T
     covariance = slope @ np.stack([uu, uv, uv, vv], -1).reshape(-1, 2, 2) @ slope.swapaxes(1, 2)
-    information = _inverse(covariance)
-    a, b, c = information[:, 0, 0], information[:, 0, 1], information[:, 1, 1]
-    roots = np.zeros((len(pixels), 2, 2))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        roots[:, 0, 0] = np.sqrt(a)
-        roots[:, 0, 1] = b / roots[:, 0, 0]
-        roots[:, 1, 1] = np.sqrt(c - b**2 / a)
-    return roots, np.isfinite(roots).all(axis=(1, 2)) & (roots[:, 1, 1] > 0)
-
-
-def _inverse(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inverses of ``(N, 2, 2)``; infinite or NaN where there is none."""
-    (a, b), (c, d) = np.moveaxis(matrices, 0, -1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.stack([d, -b, -c, a], -1).reshape(-1, 2, 2) / _det(a, b, c, d))
-
-
-def _det(
-    a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64], d: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    return (a * d - b * c)[:, None, None]
+    trace = np.trace(covariance, axis1=1, axis2=2)
+    covariance += _STEADY * trace[:, None, None] * np.eye(2)
+    sensible = np.isfinite(covariance).all(axis=(1, 2)) & (trace > 0)
+    lower = np.linalg.cholesky(np.linalg.inv(covariance[sensible]))
+    return lower.swapaxes(1, 2), sensible
 
 
 @dataclass(frozen=True)

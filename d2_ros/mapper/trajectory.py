@@ -20,10 +20,13 @@ class Trajectory:
 
     Attributes
     ----------
+    most
+        How many frames are kept; the oldest are forgotten.
     keyframes
         Stamp (ns) -> T_world_camera of the keyframes, in time order.
     """
 
+    most: int
     keyframes: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     _frames: dict[int, tuple[int, NDArray[np.float64]]] = field(default_factory=dict)
     _stamps: list[int] = field(default_factory=list)
@@ -38,12 +41,13 @@ class Trajectory:
 
     def add_keyframe(self, stamp: int, pose: NDArray[np.float64]) -> None:
         """Add or move a keyframe."""
-        self.keyframes[stamp] = pose
+        self.keyframes[stamp] = pose.copy()  # of a whole window's poses it is but one
         self._put(stamp, stamp, _SAME)
 
-    def transform(self, since: int, scale: float, turn: NDArray[np.float64]) -> None:
-        """Turn and stretch what hangs on the keyframes from `since` on, about the first of them."""
-        origin = self.keyframes[since][:3, 3].copy()
+    def transform(
+        self, since: int, origin: NDArray[np.float64], scale: float, turn: NDArray[np.float64]
+    ) -> None:
+        """Turn and stretch what hangs on the keyframes from `since` on, about a place."""
         for stamp, pose in self.keyframes.items():
             if stamp >= since:
                 new = np.eye(4)
@@ -60,6 +64,16 @@ class Trajectory:
         if stamp not in self._frames:
             insort(self._stamps, stamp)
         self._frames[stamp] = reference, relative
+        if len(self._stamps) > 1.1 * self.most:  # now and then: it costs a look at all
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop the oldest frames, and keyframes on which none hangs any more."""
+        for stamp in self._stamps[: -self.most]:
+            del self._frames[stamp]
+        self._stamps = self._stamps[-self.most :]
+        used = {reference for reference, _ in self._frames.values()}
+        self.keyframes = {s: pose for s, pose in self.keyframes.items() if s in used}
 
     def pose(self, stamp: int) -> NDArray[np.float64] | None:
         """``T_world_camera`` of a frame; None where it is not known."""

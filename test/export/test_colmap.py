@@ -1,5 +1,9 @@
 """COLMAP reads back what was written, and triangulates it to where it truly lies."""
 
+import shutil
+import sqlite3
+import subprocess
+
 import numpy as np
 import pytest
 
@@ -166,3 +170,22 @@ def test_colmap_s_own_mapper_finds_the_cameras(tmp_path):
     turn, shift, scale = umeyama_alignment(places.T, poses[:, :3, 3].T, with_scale=True)
     off = np.linalg.norm(scale * places @ turn.T + shift - poses[:, :3, 3], axis=1)
     assert off.max() < 0.01
+
+
+def test_an_image_has_the_columns_that_colmap_3_asks_for(tmp_path):
+    write_database(tmp_path / "database.db", seen()[0])
+    with sqlite3.connect(tmp_path / "database.db") as tables:
+        columns = [row[1] for row in tables.execute("PRAGMA table_info(images)")]
+    numbers = ["qw", "qx", "qy", "qz", "tx", "ty", "tz"]
+    assert columns == ["image_id", "name", "camera_id", *(f"prior_{name}" for name in numbers)]
+
+
+@pytest.mark.skipif(shutil.which("colmap") is None, reason="the program colmap is not installed")
+def test_the_program_colmap_opens_the_database(tmp_path):
+    graph, poses, _ = seen(count=150, views=6)
+    write_database(tmp_path / "database.db", graph)
+    paths = ["--database_path", "database.db", "--image_path", ".", "--output_path", "."]
+    numbers = {"extract_colors": 0, "num_threads": 1, "min_model_size": 3, "init_min_tri_angle": 4}
+    options = [word for name, n in numbers.items() for word in (f"--Mapper.{name}", str(n))]
+    subprocess.run(["colmap", "mapper", *paths, *options], cwd=tmp_path, check=True, timeout=100)
+    assert pycolmap.Reconstruction(tmp_path / "0").num_reg_images() == len(poses)
