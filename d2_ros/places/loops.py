@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from d2_ros.matching.pose import estimate_pose
 from d2_ros.places.revisit import Revisit
-from d2_ros.places.uncertainty import motion_covariance, turn_covariance
+from d2_ros.places.uncertainty import refined_motion, refined_turn, resampled_scatter
 from d2_ros.records import LOOPS, split_stamp
 
 UNKNOWN = 1e6
@@ -45,11 +46,18 @@ def loop_pose(found: Revisit) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     then, now, spread = then[seen], now[seen], found.covariance[seen] / camera.focal**2
     pose: NDArray[np.float64] = np.eye(4)
     covariance: NDArray[np.float64] = np.zeros((6, 6))
-    pose[:3, :3] = found.rotation
     if found.direction is None:
         covariance[:3, :3] = UNKNOWN * np.eye(3)
-        covariance[3:, 3:] = turn_covariance(then, now, spread, found.rotation)
+        pose[:3, :3], covariance[3:, 3:] = refined_turn(then, now, spread, found.rotation)
     else:
-        pose[:3, 3] = found.direction
-        covariance = motion_covariance(then, now, spread, found.rotation, found.direction)
+        pose[:3, :3], pose[:3, 3], covariance = refined_motion(
+            then, now, spread, found.rotation, found.direction
+        )
+        cameras, error = (known, camera), found.max_error
+
+        def estimate(rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+            return estimate_pose(found.known_pixels[rows], found.pixels[rows], cameras, error)
+
+        count = len(found.index)
+        covariance += resampled_scatter(estimate, count, pose[:3, :3], pose[:3, 3])
     return pose, covariance

@@ -58,6 +58,8 @@ class Revisit:
         ``(3, 3)`` of ``T_place_known``; None without calibrations.
     direction
         ``(3,)`` unit translation of ``T_place_known``; None where there is too little parallax.
+    max_error
+        What an inlier may be off by, px.
     """
 
     place: Place
@@ -73,6 +75,7 @@ class Revisit:
     matches: int
     rotation: NDArray[np.float64] | None
     direction: NDArray[np.float64] | None
+    max_error: float
 
 
 @torch.inference_mode()
@@ -127,6 +130,7 @@ def revisit(place: Place, known: Place, config: Config) -> Revisit | None:
         matches,
         rotation,
         direction,
+        error,
     )
 
 

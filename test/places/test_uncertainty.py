@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from d2_ros.places.uncertainty import motion_covariance, turn_covariance
+from d2_ros.places.uncertainty import refined_motion, refined_turn
 
 NOISE = np.array([[4.0, 1.0], [1.0, 2.0]]) * 1e-6
 TURN = Rotation.from_euler("xyz", [3, -8, 2], degrees=True).as_matrix()
@@ -29,49 +28,48 @@ def noisy(now, noise):
 def test_a_motion_scatters_as_its_covariance_says(views):
     then, now, _, noise = views
     spread = np.tile(NOISE, (120, 1, 1))
-    predicted = motion_covariance(then, now, spread, TURN, SHIFT)
-    across = np.linalg.svd(SHIFT[None])[2][1:].T
+    predicted = refined_motion(then, now, spread, TURN, SHIFT)[2]
+    guess = Rotation.from_rotvec([0.01, -0.02, 0.01]).as_matrix() @ TURN, np.array([0.9, 0, -0.44])
 
-    def estimate(now):
-        def residuals(change):
-            turn = Rotation.from_rotvec(change[:3]).as_matrix() @ TURN
-            shift = SHIFT + across @ change[3:]
-            lines = np.cross(shift, then @ turn.T)
-            off = (lines * now).sum(1)
-            normal = lines[:, :2]
-            return off / np.sqrt(np.einsum("mi,ij,mj->m", normal, NOISE, normal))
+    def error(each):
+        turn, shift, _ = refined_motion(then, noisy(now, each), spread, *guess)
+        return np.concatenate([shift - SHIFT, Rotation.from_matrix(turn @ TURN.T).as_rotvec()])
 
-        change = least_squares(residuals, np.zeros(5), x_scale=1e-3).x
-        return np.concatenate([across @ change[3:], change[:3]])
-
-    found = np.array([estimate(noisy(now, each)) for each in noise])
-    scatter = np.cov(found.T)
-    ratio = np.sqrt(np.diag(scatter) / np.diag(predicted))
-    assert np.all((ratio > 0.8) & (ratio < 1.25)), ratio
+    errors = np.array([error(each) for each in noise])
+    assert np.abs(errors.mean(0)).max() < 3e-3
+    ratio = errors.std(0) / np.sqrt(np.diag(predicted))
+    assert np.all((ratio > 0.85) & (ratio < 1.3)), ratio
     assert predicted[:3, :3] @ SHIFT == pytest.approx(0, abs=1e-12)
+
+
+def test_a_fifth_of_wrong_matches_is_borne(views):
+    then, now, _, noise = views
+    wrong = now.copy()
+    wrong[::5] = np.roll(now[::5], 1, axis=0)
+    spread = np.tile(NOISE, (120, 1, 1))
+    turn, shift, covariance = refined_motion(then, noisy(wrong, noise[0]), spread, TURN, SHIFT)
+    error = np.concatenate([shift - SHIFT, Rotation.from_matrix(turn @ TURN.T).as_rotvec()])
+    assert np.abs(error[3:]).max() < 0.003
+    assert error[3:] @ np.linalg.inv(covariance[3:, 3:]) @ error[3:] < 11.3  # 1 % of chi2(3)
 
 
 def test_a_turn_scatters_as_its_covariance_says(views):
     then, _, turned, noise = views
     turned = turned / turned[:, 2:]
-    predicted = turn_covariance(then, turned, np.tile(NOISE, (120, 1, 1)), TURN)
-    whitening = np.linalg.inv(np.linalg.cholesky(NOISE))
+    spread = np.tile(NOISE, (120, 1, 1))
+    predicted = refined_turn(then, turned, spread, TURN)[1]
 
-    def estimate(now):
-        def residuals(change):
-            rays = then @ (Rotation.from_rotvec(change).as_matrix() @ TURN).T
-            return ((now[:, :2] - rays[:, :2] / rays[:, 2:]) @ whitening.T).ravel()
+    def error(each):
+        turn, _ = refined_turn(then, noisy(turned, each), spread, TURN)
+        return Rotation.from_matrix(turn @ TURN.T).as_rotvec()
 
-        return least_squares(residuals, np.zeros(3), x_scale=1e-3).x
-
-    scatter = np.cov(np.array([estimate(noisy(turned, each)) for each in noise]).T)
-    ratio = np.sqrt(np.diag(scatter) / np.diag(predicted))
-    assert np.all((ratio > 0.85) & (ratio < 1.18)), ratio
+    ratio = np.array([error(each) for each in noise]).std(0) / np.sqrt(np.diag(predicted))
+    assert np.all((ratio > 0.85) & (ratio < 1.25)), ratio
 
 
 def test_matches_that_agree_less_than_they_say_make_it_less_sure(views):
     then, now, _, noise = views
     spread = np.tile(NOISE, (120, 1, 1))
-    usual = motion_covariance(then, noisy(now, noise[0]), spread, TURN, SHIFT)
-    worse = motion_covariance(then, noisy(now, 5 * noise[0]), spread, TURN, SHIFT)
-    assert np.trace(worse) > 15 * np.trace(usual)
+    usual = refined_motion(then, noisy(now, noise[0]), spread, TURN, SHIFT)[2]
+    worse = refined_motion(then, noisy(now, 5 * noise[0]), spread, TURN, SHIFT)[2]
+    assert np.trace(worse) > 8 * np.trace(usual)
