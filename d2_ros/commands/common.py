@@ -54,16 +54,20 @@ def load_config(params_file: Path | None, overrides: Sequence[str] | None) -> Co
     D2RosError
         For what the node would refuse.
     """
-    values: dict[str, Any] = {}
-    if params_file:
-        found = load_params_file(params_file)
-        values = found or {}
-        if found is None:
-            typer.echo(f"{params_file} has no section for {NODE} and changes nothing", err=True)
-    given = renamed(values | read_overrides(overrides), partial(typer.echo, err=True))
-    config = with_values(Config(), given)
+    given = given_values(params_file, overrides, NODE)
+    config = with_values(Config(), renamed(given, partial(typer.echo, err=True)))
     check_config(config)
     return config
+
+
+def given_values(
+    params_file: Path | None, overrides: Sequence[str] | None, node: str
+) -> dict[str, Any]:
+    """What a parameter file says for a node, and then the overrides, by dotted names."""
+    found = load_params_file(params_file, node) if params_file else {}
+    if found is None:
+        typer.echo(f"{params_file} has no section for {node} and changes nothing", err=True)
+    return {**(found or {}), **read_overrides(overrides)}
 
 
 def read_overrides(overrides: Sequence[str] | None) -> dict[str, Any]:

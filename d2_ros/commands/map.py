@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from d2_ros.commands.common import (
     Json,
     Overrides,
+    given_values,
     output_files,
     output_folder,
     progress,
-    read_overrides,
     write_json,
 )
 from d2_ros.errors import D2RosError
@@ -135,12 +135,8 @@ def load_mapper_config(params_file: Path | None, overrides: Sequence[str] | None
     """
     from d2_ros.config import with_values
     from d2_ros.mapper.config import MapperConfig
-    from d2_ros.parameter_files import load_params_file
 
-    values: dict[str, Any] = {}
-    if params_file:
-        values |= load_params_file(params_file, "d2_mapper") or {}
-    values |= read_overrides(overrides)
+    values = given_values(params_file, overrides, "d2_mapper")
     return with_values(MapperConfig(), values, "config/mapper.yaml lists")
 
 
