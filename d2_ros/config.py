@@ -309,14 +309,16 @@ class Config:
     )
     precision: str = _param(
         "auto",
-        "Arithmetic of the network: auto is fp16 on the GPU, bf16 on a CPU that has it in hardware "
-        "(d2-ros doctor says), fp32 elsewhere; int8 with runtime openvino only.",
+        "Arithmetic of the network: auto is fp16 on the GPU, int8 where runtime auto is openvino, "
+        "bf16 on a CPU that has it in hardware (d2-ros doctor says), fp32 elsewhere; int8 with "
+        "runtime openvino only.",
         choices=("auto", "fp32", "fp16", "bf16", "int8"),
     )
     runtime: str = _param(
         "auto",
-        "What runs the network: auto is torch; openvino (CPU; fp32, bf16, int8) and onnxruntime "
-        "(fp32) are extras to install.",
+        "What runs the network: openvino (CPU; fp32, bf16, int8) and onnxruntime (fp32) are extras "
+        "to install. auto is openvino in int8 with the shipped weights where openvino and nncf are "
+        "installed and the CPU multiplies 8 bits in hardware (VNNI), torch elsewhere.",
         choices=("auto", "torch", "openvino", "onnxruntime"),
     )
     fallback: str = _param(

@@ -81,6 +81,17 @@ def torch() -> tuple[str, str]:
     return f"{version}, on the CPU; {auto}", ""
 
 
+def openvino() -> tuple[str, str]:
+    """Version, and whether ``runtime: auto`` takes it."""
+    from d2_ros.config import Config
+    from d2_ros.features.runtime import plan
+
+    version = _version(importlib.import_module("openvino"), "openvino", "2024.0")
+    chosen = plan(Config(device="cpu"))
+    taken = f"runtime auto is {chosen.runtime}, precision {chosen.precision}, on this CPU"
+    return f"{version}; {taken}", ""
+
+
 def opencv() -> tuple[str, str]:
     """Version, rival distributions, and whether videos can be written."""
     import cv2
@@ -206,7 +217,7 @@ PROBES: dict[str, Callable[[], tuple[str, str]]] = {
     "matplotlib": library("matplotlib", "matplotlib", "3.5"),
     "evo": library("evo", "evo", "1.21"),
     "scikit-image": library("skimage", "scikit-image", "0.19"),
-    "openvino": library("openvino", "openvino", "2024.0"),
+    "openvino": openvino,
     "nncf": library("nncf", "nncf", "2.9"),
     "onnxruntime": library("onnxruntime", "onnxruntime", "1.17"),
     "pycolmap": library("pycolmap", "pycolmap", "4.0"),

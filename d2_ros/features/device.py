@@ -19,6 +19,10 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 """Flags of a CPU that multiplies bf16 in hardware; elsewhere it is slower than fp32."""
 
+INT8_FLAGS = ("amx_int8", "avx512_vnni", "avx_vnni")
+"""Flags of a CPU that multiplies 8-bit numbers in hardware."""
+
+_WITHOUT_INT8 = {"SSE41", "AVX", "AVX2", "AVX512_CORE"}
 _WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
 """Values of oneDNN's ONEDNN_MAX_CPU_ISA that leave no instruction for bf16."""
 
@@ -74,8 +78,8 @@ def cpu_flags(
 ) -> frozenset[str]:
     """Flags of the CPU that oneDNN, which does torch's arithmetic, may use.
 
-    Those of :data:`BF16_FLAGS` are left out where ``ONEDNN_MAX_CPU_ISA`` forbids them: bf16 is then
-    emulated, as on a CPU without. Nothing where the system does not tell.
+    Those of :data:`BF16_FLAGS` and :data:`INT8_FLAGS` are left out where ``ONEDNN_MAX_CPU_ISA``
+    forbids them: it is then as on a CPU without. Nothing where the system does not tell.
     """
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -83,7 +87,8 @@ def cpu_flags(
         return frozenset()
     names = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
     limit = environment.get("ONEDNN_MAX_CPU_ISA") or environment.get("DNNL_MAX_CPU_ISA") or ""
-    hidden = BF16_FLAGS if limit.upper() in _WITHOUT_BF16 else ()
+    hidden: set[str] = set(BF16_FLAGS) if limit.upper() in _WITHOUT_BF16 else set()
+    hidden |= set(INT8_FLAGS) if limit.upper() in _WITHOUT_INT8 else set()
     return frozenset(names.split()).difference(hidden)
 
 

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from d2_ros.config import Config
+from d2_ros.config import Config, with_values
 from d2_ros.errors import D2RosError
 from d2_ros.features import calibration, comparison
+from d2_ros.features import runtime as runtime_module
 from d2_ros.features.backbones import BACKBONES
 from d2_ros.features.device import auto_precision, cpu_flags
 from d2_ros.features.extractor import Extractor
 from d2_ros.features.network import STRIDE
 from d2_ros.features.onnx_runtime import CPU, pick_providers
-from d2_ros.features.runtime import PRECISIONS, plan
+from d2_ros.features.runtime import PRECISIONS, plan, takes_8_bits
 
 CPUINFO = "processor\t: 0\nflags\t\t: fpu sse2 avx512f {}\n\nprocessor\t: 1\nflags\t\t: fpu\n"
 
@@ -48,6 +49,11 @@ def test_flags_are_read_and_onednns_limit_is_kept_to(tmp_path):
         assert "avx512f" in limited
         assert not {"avx512_bf16", "amx_bf16"} & limited
     assert cpu_flags(tmp_path / "absent", {}) == frozenset()
+    path.write_text(CPUINFO.format("avx512_vnni avx_vnni"))
+    assert {"avx512_vnni", "avx_vnni"} <= cpu_flags(
+        path, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
+    )
+    assert not {"avx512_vnni", "avx_vnni"} & cpu_flags(path, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"})
 
 
 @pytest.mark.parametrize(
@@ -69,9 +75,35 @@ def test_openvino_is_refused_on_a_gpu_of_nvidia():
         plan(Config(runtime="openvino", device="cuda"))
 
 
-def test_auto_runtime_is_torch():
+def test_auto_is_torch_in_fp32_where_nothing_is_faster():  # conftest.py hides VNNI and bf16
     chosen = plan(Config(device="cpu"))
     assert (chosen.runtime, chosen.precision, chosen.dtype) == ("torch", "fp32", torch.float32)
+
+
+@pytest.mark.parametrize("runtime", ["auto", "openvino"])
+def test_auto_is_openvino_in_8_bits_where_it_is_there_and_the_hardware_has_them(
+    monkeypatch, runtime
+):
+    monkeypatch.setattr(runtime_module, "cpu_flags", lambda: frozenset({"avx512_vnni"}))
+    monkeypatch.setattr(runtime_module, "_installed", lambda *names: True)
+    chosen = plan(Config(device="cpu", runtime=runtime))
+    assert (chosen.runtime, chosen.precision, chosen.dtype) == ("openvino", "int8", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("values", "flags", "installed"),
+    [
+        ({}, {"avx512_bf16"}, True),
+        ({}, {"avx512_vnni"}, False),
+        ({"precision": "fp32"}, {"avx_vnni"}, True),
+        ({"runtime": "torch"}, {"avx_vnni"}, True),
+        ({"weights": "my_own"}, {"amx_int8"}, True),  # not measured with those
+    ],
+)
+def test_auto_takes_8_bits_nowhere_else(values, flags, installed):
+    assert takes_8_bits(Config(device="cpu"), frozenset({"amx_int8"}), True)
+    config = with_values(Config(device="cpu"), values)
+    assert not takes_8_bits(config, frozenset(flags), installed)
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
