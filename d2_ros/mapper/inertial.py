@@ -159,9 +159,9 @@ class Imu:
 
 @dataclass(frozen=True)
 class ImuMotion:
-    """An IMU between the keyframes of a window (:class:`d2_ros.mapper.smoothing.Motion`).
+    """An IMU between the keyframes of a window, whose poses in the graph are 0, 1, ...
 
-    The poses of the graph are the IMU's. One bias for all of them: it hardly changes within a
+    These are the IMU's own. One bias for all of them: it hardly changes within a
     window.
     """
 

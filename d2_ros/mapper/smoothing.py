@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import gtsam
 import numpy as np
 from numpy.typing import NDArray
 
+from d2_ros.mapper.inertial import ImuMotion
 from d2_ros.mapper.observations import Table
 
 _HELD = 1e-6
@@ -47,18 +47,6 @@ class Anchor:
     shift: float = _HELD
 
 
-class Motion(Protocol):
-    """What is known of the views' motion beside what they see."""
-
-    def add_to(self, graph: gtsam.NonlinearFactorGraph, values: gtsam.Values) -> None:
-        """Add factors and variables; the poses are 0, 1, ..."""
-        ...
-
-    def take(self, solved: gtsam.Values) -> None:
-        """Take over a solution."""
-        ...
-
-
 def smooth(
     table: Table,
     poses: NDArray[np.float64],
@@ -66,7 +54,7 @@ def smooth(
     chosen: NDArray[np.int64],
     rig: NDArray[np.float64],
     anchors: Sequence[Anchor],
-    motion: Motion | None = None,
+    motion: ImuMotion | None = None,
 ) -> NDArray[np.float64]:
     """Return poses that agree better with the observations.
 

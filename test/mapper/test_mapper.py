@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+
+from d2_ros.camera import Camera
+from d2_ros.mapper.observations import view_of
 
 SECOND = 1_000_000_000
 
@@ -299,6 +304,23 @@ def test_right_observations_count_by_their_own_covariance(make_scene, make_mappe
             send(mapper, scene, stereo=True)
             found[told] += rms(judge(mapper, scene, metric=True))
     assert found[2.0] < 0.7 * found[0.2]
+
+
+def test_a_right_place_has_the_error_of_the_left_one_and_of_the_step_to_it(make_scene, camera):
+    scene = make_scene()
+    pinhole = Camera(camera.width, camera.height, camera.matrix, np.zeros(5))
+    rows = scene.features(0)
+    right = replace(scene.right(0, rows), camera=pinhole)
+    rows["x"], rows["y"], _ = pinhole.bearings(np.column_stack([rows["u"], rows["v"]])).T
+    rows["sigma_uu"], rows["sigma_uv"], rows["sigma_vv"] = 0.09, 0.02, 0.04
+    right.rows["sigma_uu"], right.rows["sigma_uv"], right.rows["sigma_vv"] = 0.01, -0.01, 0.03
+    view = view_of(0, rows, pinhole, 0.1, right.relative_to(rows))
+    inner = np.linalg.inv(view.roots.swapaxes(1, 2) @ view.roots)
+    focal = pinhole.focal
+    left_px, right_px = ([[0.10, 0.02], [0.02, 0.05]], [[0.11, 0.01], [0.01, 0.08]])
+    for eye, expected in enumerate([left_px, right_px]):
+        found = inner[view.eyes == eye] * focal**2
+        np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), rtol=1e-3)
 
 
 def test_where_tracks_move_a_left_place_the_right_one_moves_along(
