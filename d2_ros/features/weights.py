@@ -1,7 +1,8 @@
 """Weights of the network: shipped, imported by the user, or a checkpoint given by its path.
 
 Named weights are fp16 safetensors, checked against their SHA-256 each time they are loaded: the
-shipped ones against the sum below, imported ones against the sum written beside them.
+shipped ones against the sum below, imported ones against the sum written beside them. Weights that
+were trained from shipped ones hold only what is different from those.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +37,9 @@ SHIPPED = {
     )
 }
 """Weights inside the package: file and SHA-256."""
+
+_REST = "rest"
+"""Note that names the shipped weights that complete a file, and their SHA-256."""
 
 _PREFIX = "dense_feature_extraction.model."
 _INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)  # of the convolutions among their ReLUs and pools
@@ -161,6 +166,9 @@ def import_weights(source: Path, name: str) -> WeightsFile:
 def pack_weights(state: Mapping[str, Tensor], notes: Mapping[str, str], label: str) -> bytes:
     """Return the content of a weights file: fp16 safetensors with `notes` inside.
 
+    What is the same in the shipped weights that they were trained from, by the note
+    ``trained_from``, is left out: 5 MB instead of 15 where conv4_3 alone was trained.
+
     Raises
     ------
     D2RosError
@@ -168,7 +176,13 @@ def pack_weights(state: Mapping[str, Tensor], notes: Mapping[str, str], label: s
     """
     halves = {key: value.detach().cpu().half().contiguous() for key, value in state.items()}
     _check(halves, f"{label} in half precision")
-    return save_safetensors(halves, metadata=dict(notes))
+    notes = {key: value for key, value in notes.items() if key != _REST}
+    name = notes.get("trained_from", "")
+    if name in SHIPPED:
+        shipped = load_weights(name)
+        halves = {key: value for key, value in halves.items() if not _is_in(shipped, key, value)}
+        notes[_REST] = f"{name} {SHIPPED[name][1]}"
+    return save_safetensors(halves, metadata=notes)
 
 
 def read_notes(path: Path) -> dict[str, str]:
@@ -212,7 +226,25 @@ def _parse(data: bytes, label: str) -> dict[str, Tensor]:
         tensors = load_safetensors(data)
     except SafetensorError as error:
         raise D2RosError(f"weights {label} are not a valid safetensors file: {error}") from None
-    return _check(tensors, label)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    rest = header.get("__metadata__", {}).get(_REST)
+    return _check(tensors if rest is None else {**_shipped(rest, label), **tensors}, label)
+
+
+def _shipped(rest: str, label: str) -> dict[str, Tensor]:
+    """The shipped weights that complete others, from their note: a name and a SHA-256."""
+    name, _, checksum = rest.partition(" ")
+    if name not in SHIPPED or SHIPPED[name][1] != checksum:
+        raise D2RosError(
+            f"weights {label} hold only what is different from {name!r} of SHA-256 "
+            f"{checksum[:12]}..., which this version of d2_ros does not ship; use the version that "
+            "they were trained with"
+        )
+    return _load_named(find_weights(name))
+
+
+def _is_in(shipped: Mapping[str, Tensor], key: str, value: Tensor) -> bool:
+    return key in shipped and torch.equal(shipped[key].half(), value)
 
 
 def _unpickle(path: Path) -> Any:

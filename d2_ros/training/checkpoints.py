@@ -124,7 +124,8 @@ def load_checkpoint(folder: Path, config: TrainingConfig) -> tuple[Progress, dic
             f"checkpoint {path} is damaged or not of `d2-ros train`; start anew elsewhere"
         ) from None
     now = settings_of(config)
-    odd = [key for key in now if key not in _FREE and now[key] != made_with.get(key)]
+    free = _FREE - {"optimiser.steps"} if config.optimiser.decay else _FREE
+    odd = [key for key in now if key not in free and now[key] != made_with.get(key)]
     if odd:
         raise D2RosError(
             f"parameter {odd[0]} is {now[odd[0]]!r}, but the run in {folder} was made with "

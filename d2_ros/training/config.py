@@ -135,6 +135,7 @@ class OptimiserConfig:
         1, "Pairs per step, all processes together; the paper takes 1.", low=1, high=4096
     )
     steps: int = param(20000, "Steps in all.", low=1, high=100_000_000)
+    decay: bool = param(False, "Whether the step size falls, in a line, to zero at the last step.")
 
 
 @dataclass(frozen=True)

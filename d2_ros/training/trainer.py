@@ -16,7 +16,7 @@ from d2_ros.features.backbones import BACKBONES, Backbone, build_network
 from d2_ros.features.network import OFFSET, STRIDE
 from d2_ros.features.weights import load_weights
 from d2_ros.training.checkpoints import Progress, export, load_checkpoint, save_checkpoint
-from d2_ros.training.config import NetworkConfig, TrainingConfig
+from d2_ros.training.config import NetworkConfig, OptimiserConfig, TrainingConfig
 from d2_ros.training.dataset import Batch, Draws, batches
 from d2_ros.training.distributed import Process
 from d2_ros.training.frozen import Frozen, open_cache
@@ -149,6 +149,8 @@ class Trainer:
             parts = {"loss": distillation_loss(response, aim)}
         self.optimiser.zero_grad(set_to_none=True)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.config.optimiser, self.progress.step)
         self.optimiser.step()
         return {name: self.process.mean(value) for name, value in parts.items()}
 
@@ -184,6 +186,12 @@ class Trainer:
             states = self.network.state_dict(), self.optimiser.state_dict()
             save_checkpoint(self.folder, self.config, self.progress, *states)
         self.process.wait()
+
+
+def learning_rate(config: OptimiserConfig, step: int) -> float:
+    """Size of step number `step`, from 0: of nothing but that, so that a resumed run goes on."""
+    left = 1 - step / config.steps if config.decay else 1.0
+    return config.learning_rate * left
 
 
 def joint_losses(

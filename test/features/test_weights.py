@@ -23,6 +23,7 @@ from d2_ros.features.weights import (
     import_weights,
     known_weights,
     load_weights,
+    pack_weights,
     read_checkpoint,
     verify_weights,
     weights_folder,
@@ -275,6 +276,29 @@ def test_command_lists_what_weights_say_of_their_origin(shipped, tmp_path, notes
     listed = run("list")
     assert listed.exit_code == 0, listed.output
     assert all(word in listed.output for word in words), listed.output
+
+
+def test_what_shipped_weights_have_is_left_out_and_completed(shipped, tmp_path):
+    """Notes come from files of others: a wrong name or sum is refused, not guessed."""
+    tuned = {**shipped, "conv4_3.bias": shipped["conv4_3.bias"] + 0.5}
+    data = pack_weights(tuned, {"trained_from": "off_the_shelf"}, "tuned")
+    assert len(data) < 10_000
+    path = tmp_path / "tuned.safetensors"
+    path.write_bytes(data)
+    imported = import_weights(path, "tuned")
+    assert imported.path.stat().st_size < 10_000
+    for name in (str(path), "tuned"):
+        whole = load_weights(name)
+        assert torch.equal(whole["conv4_3.bias"], tuned["conv4_3.bias"].half().float())
+        assert torch.equal(whole["conv4_3.weight"], shipped["conv4_3.weight"])
+    kept = {"conv4_3.bias": tuned["conv4_3.bias"]}
+    for rest in ("off_the_shelf 0123", "other 0123", ""):
+        save_file(kept, path, metadata={"rest": rest})
+        with pytest.raises(D2RosError, match="does not ship; use the version"):
+            read_checkpoint(path)
+    save_file(kept, path)
+    with pytest.raises(D2RosError, match="lack conv1_1"):
+        read_checkpoint(path)
 
 
 def test_command_verify_names_the_damaged_ones():

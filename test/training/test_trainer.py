@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load as load_safetensors
 
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
@@ -22,7 +23,7 @@ from d2_ros.training.config import (
 from d2_ros.training.dataset import collate
 from d2_ros.training.distributed import Process, joined
 from d2_ros.training.pairs import Pair, grid
-from d2_ros.training.trainer import COLLAPSE_STEPS, Trainer, as_used, check_losses
+from d2_ros.training.trainer import COLLAPSE_STEPS, Trainer, as_used, check_losses, learning_rate
 from d2_ros.training.validation import Accuracy, validate
 
 CPU = torch.device("cpu")
@@ -223,6 +224,31 @@ def test_exported_weights_say_where_they_come_from(config, tmp_path, monkeypatch
     assert read_notes(imported.path) == {**notes, "source": BEST}
     features = Extractor(Config(device="cpu", weights=str(path))).extract([photograph[:64, :64]])[0]
     assert features.descriptors.shape[1] == CHANNELS
+
+
+def test_weights_that_were_trained_hold_what_was_trained(config, tmp_path):
+    state = load_weights("off_the_shelf")
+    state["conv4_3.bias"] = state["conv4_3.bias"] + 1
+    path = export(tmp_path, config, Progress(step=7), state)
+    assert set(load_safetensors(path.read_bytes())) == {"conv4_3.bias"}
+    whole = load_weights(str(path))
+    assert torch.equal(whole["conv4_3.bias"], state["conv4_3.bias"].half().float())
+    assert all(torch.equal(whole[key], state[key]) for key in state if key != "conv4_3.bias")
+
+
+@pytest.mark.parametrize(
+    ("decay", "sizes"), [(False, [4e-5, 4e-5, 4e-5, 4e-5]), (True, [4e-5, 3e-5, 2e-5, 1e-5])]
+)
+def test_the_step_size_falls_to_zero_if_asked_to(decay, sizes):
+    settings = OptimiserConfig(learning_rate=4e-5, steps=4, decay=decay)
+    assert [learning_rate(settings, step) for step in range(4)] == pytest.approx(sizes)
+
+
+def test_a_run_whose_step_size_falls_keeps_its_number_of_steps(config, tmp_path):
+    falling = changed(config, optimiser={"decay": True})
+    Trainer(falling, tmp_path, ALONE).run(Silent())
+    with pytest.raises(D2RosError, match=r"optimiser\.steps is 9, but the run in .* made with 2"):
+        load_checkpoint(tmp_path, changed(falling, optimiser={"steps": 9}))
 
 
 def test_a_checkpoint_of_other_settings_is_refused(config, tmp_path):
