@@ -18,7 +18,7 @@ FLOW = ["features", "matching", "tracks", "refinement", "workers", "output"]
 FLOW += ["extraction", "frontend", "node"]
 # Beside the flow: the leaves that everyone may import, and those that only use the flow.
 LEAVES = {"config", "camera", "distortion", "records", "errors", "timing", "machine_code"}
-LEAVES |= {"parameter_files", "user_folders", "imu", "files"}
+LEAVES |= {"parameter_files", "user_folders", "imu", "files", "two_view"}
 ALLOWED = {
     **{name: LEAVES | set(FLOW[:index]) for index, name in enumerate(FLOW)},
     **{name: {"errors"} for name in LEAVES},
@@ -30,7 +30,7 @@ ALLOWED["published"] = {"camera"}
 # What the topics lack, all users lack.
 ALLOWED["export"] = {"records", "camera", "errors", "published"}
 ALLOWED["viewer"] = ALLOWED["export"]
-ALLOWED["mapper"] = {*ALLOWED["export"], "imu"}
+ALLOWED["mapper"] = {*ALLOWED["export"], "imu", "two_view"}
 ALLOWED["places"] = LEAVES | {"features", "matching"}  # beside tracks, off the frame's path
 # Plays and records; one topic; a second node; what is kept for good.
 ALLOWED["node"] |= {"sources", "vins", "mapper", "places"}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.geometry import depth_errors, inverse, parallax, triangulate
 from d2_ros.mapper.observations import Table, View, table_of
+from d2_ros.two_view import essential_pose
 
 
 def two_view_start(
@@ -36,9 +36,10 @@ def two_view_start(
     rays, rays_second = first.rays[a], second.rays[b]
     if len(rays) < config.start_points or parallax(rays, rays_second) < config.start_parallax:
         return None
-    pose = _relative_pose(rays, rays_second, config.max_error / focal / 2)
-    if pose is None:
+    moved = essential_pose(rays, rays_second, config.max_error / focal / 2)
+    if moved is None:
         return None
+    pose = inverse(moved)
     table = table_of([first, second])
     poses = np.stack([np.eye(4), pose])
     return pose if _certain(table, poses[table.view], config, focal) else None
@@ -58,21 +59,3 @@ def _certain(
     right = table.sums((points.distances < config.max_error / focal).astype(np.float64)) == 2
     sure = depth_errors(points.places, points.covariances, cameras[-1, :3, 3])
     return np.count_nonzero(right & (sure < config.max_depth_error)) >= config.start_points
-
-
-def _relative_pose(
-    first: NDArray[np.float64], second: NDArray[np.float64], max_error: float
-) -> NDArray[np.float64] | None:
-    """``T_first_second`` of matched bearings (five points, MAGSAC++); None where there is none."""
-    try:
-        essential, mask = cv2.findEssentialMat(
-            first, second, np.eye(3), cv2.USAC_MAGSAC, 0.9999, max_error, 5000
-        )
-        if essential is None or essential.shape != (3, 3):
-            return None
-        _, turn, shift, _ = cv2.recoverPose(essential, first, second, np.eye(3), mask=mask)
-    except cv2.error:  # degenerate points make the solvers throw
-        return None
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = turn, shift[:, 0]
-    return inverse(pose)

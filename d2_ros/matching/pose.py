@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
+from d2_ros.two_view import essential_pose
 
 MIN_MATCHES = 8
 """Fewer matches give no pose."""
@@ -39,15 +39,4 @@ def estimate_pose(
     near, far = near[known], far[known]
     if len(near) < MIN_MATCHES:
         return None
-    try:
-        essential, mask = cv2.findEssentialMat(
-            near, far, np.eye(3), cv2.USAC_MAGSAC, 0.9999, max_error / focal, 5000
-        )
-        if essential is None or essential.shape != (3, 3):
-            return None
-        _, rotation, translation, _ = cv2.recoverPose(essential, near, far, np.eye(3), mask=mask)
-    except cv2.error:  # degenerate points make the solvers throw
-        return None
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = rotation, translation[:, 0]
-    return pose
+    return essential_pose(near, far, max_error / focal)
