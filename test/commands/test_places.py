@@ -86,7 +86,7 @@ def test_a_revisit_is_told_in_one_line(make_place):
     rows, pixels = np.arange(30), np.zeros((30, 2))
     told = Revisit(
         one, other, rows, rows, pixels, pixels, np.zeros((30, 2, 2)), np.ones(30, np.float32),
-        True, 41, 200, rotation, np.array([0, 0, 1.0]),
+        True, 41, 200, rotation, np.array([0, 0, 1.0]), 1.0,
     )  # fmt: skip
     assert describe(told) == (
         "70.000 s is the place of 5.500 s (session 0): 41 of 200 matches agree, 30 aligned; "
