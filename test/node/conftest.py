@@ -155,6 +155,7 @@ class Graph:
     def __init__(self) -> None:
         self.executor = SingleThreadedExecutor()
         self.nodes: list[Any] = []
+        self._changers: dict[tuple[Any, str], Any] = {}
         self._thread = threading.Thread(target=self.executor.spin, daemon=True)
 
     def add(self, node: Any) -> Any:
@@ -179,7 +180,10 @@ class Graph:
     def change(self, node: Any, manager: Any, transition: str) -> bool:
         """Ask for a transition over its service; return whether it succeeded."""
         name = f"{node.get_fully_qualified_name()}/change_state"
-        client = manager.create_client(ChangeState, name)
+        # One client: a node may answer a new one before it has heard that it listens.
+        if (manager, name) not in self._changers:
+            self._changers[manager, name] = manager.create_client(ChangeState, name)
+        client = self._changers[manager, name]
         request = ChangeState.Request()
         request.transition.label = transition
         success: bool = self.call(client, request).success
