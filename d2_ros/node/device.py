@@ -149,7 +149,10 @@ class SharedDevice:
             raise DeviceError(
                 f"{failure}; lower features.max_edge, or set fallback to cpu"
             ) from error
-        self._extractor = Extractor(with_values(config, {"device": "cpu", "precision": "auto"}))
+        values = {"device": "cpu", "precision": "auto"}
+        if config.runtime == "auto":  # a model of 8 bits may have to be made first, for minutes
+            values["runtime"] = "torch"
+        self._extractor = Extractor(with_values(config, values))
         for frontend in self._frontends:
             frontend.use(self._extractor)
         self.complaint = f"{failure}; going on with the CPU, a few seconds per frame"

@@ -79,6 +79,7 @@ class FakeExtractor:
     """Has a device and does nothing."""
 
     def __init__(self, config: Config) -> None:
+        self.config = config
         self.device = "cpu" if config.device == "auto" else config.device
         if config.weights != "off_the_shelf":
             raise D2RosError(f"weights {config.weights} not found")
