@@ -80,7 +80,7 @@ def test_a_device_that_goes_on_failing_gives_way_to_the_cpu(
     assert "\n" not in values["last_error"]
     assert capfd.readouterr().err.count("going on with the CPU") == 1
     assert [front.extractor.device for front in fake] == ["cpu", "cpu"]  # of both cameras
-    assert {front.extractor.config.runtime for front in fake} == {"torch"}  # nothing to be made first
+    assert {front.extractor.config.runtime for front in fake} == {"torch"}
     assert [front.resets for front in fake] == [1, 1]
     for transition in (node.trigger_deactivate, node.trigger_cleanup, node.trigger_configure):
         graph.run(transition)
