@@ -16,8 +16,8 @@ from std_msgs.msg import Header
 from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.errors import D2RosError
-from d2_ros.node.messages import make_cloud, make_pose
-from d2_ros.node.outputs import OUTPUT_QOS
+from d2_ros.node.messages import make_cloud, make_pose_with_covariance
+from d2_ros.node.outputs import OUTPUT_QOS, destroy_publishers
 from d2_ros.node.status import CameraStatus
 from d2_ros.places.keeper import Keeper
 from d2_ros.places.loops import loop_pose, loop_rows
@@ -119,9 +119,7 @@ class Loops:
     def destroy(self) -> None:
         """End the thread and remove the publishers from the node."""
         self._thread.shutdown(wait=True, cancel_futures=True)
-        destroy = getattr(self._node, "destroy_lifecycle_publisher", self._node.destroy_publisher)
-        for publisher in (self._clouds, self._poses):
-            destroy(publisher)
+        destroy_publishers(self._node, (self._clouds, self._poses))
 
     def _open(self, known: list[Place]) -> Keeper:
         return Keeper(PlaceMemory(known), self._vocabulary, self._config)
@@ -151,5 +149,5 @@ class Loops:
         self._status.count("loops")
         pose = loop_pose(found)
         if pose is not None:
-            self._poses.publish(make_pose(header, *pose))
+            self._poses.publish(make_pose_with_covariance(header, *pose))
         self._clouds.publish(make_cloud(header, loop_rows(found)))

@@ -7,10 +7,7 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import (
-    Point,
-    Pose,
     PoseStamped,
-    Quaternion,
     Transform,
     TransformStamped,
     Vector3,
@@ -18,11 +15,10 @@ from geometry_msgs.msg import (
 from nav_msgs.msg import Odometry, Path
 from numpy.typing import NDArray
 from rclpy.node import Node
-from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import PointCloud2
 
 from d2_ros.mapper.mapper import Mapper
-from d2_ros.node.messages import make_cloud, make_header
+from d2_ros.node.messages import make_cloud, make_header, make_pose, make_quaternion
 from d2_ros.node.outputs import OUTPUT_QOS
 from d2_ros.records import landmark_rows
 
@@ -59,10 +55,10 @@ class MapperOutputs:
         """Send where the camera was at `stamp`."""
         header, pose = make_header(stamp, self._frame), T_MAP_WORLD @ T_world_camera
         odometry = Odometry(header=header, child_frame_id=camera_frame)
-        odometry.pose.pose = _pose(pose)
+        odometry.pose.pose = make_pose(pose)
         self._odometry.publish(odometry)
         if self._tf_message is not None:
-            moved = Transform(translation=_vector(pose), rotation=_turn(pose))
+            moved = Transform(translation=_vector(pose), rotation=make_quaternion(pose))
             transform = TransformStamped(
                 header=header, child_frame_id=camera_frame, transform=moved
             )
@@ -73,7 +69,7 @@ class MapperOutputs:
         header = make_header(stamp, self._frame)
         keyframes = list(mapper.trajectory.keyframes.items())[-self._path_length :]
         poses = [
-            PoseStamped(header=make_header(at, self._frame), pose=_pose(T_MAP_WORLD @ pose))
+            PoseStamped(header=make_header(at, self._frame), pose=make_pose(T_MAP_WORLD @ pose))
             for at, pose in keyframes
         ]
         self._path.publish(Path(header=header, poses=poses))
@@ -82,16 +78,6 @@ class MapperOutputs:
             covariances = turn @ marks.covariances @ turn.T
             rows = landmark_rows(marks.ids, marks.places @ turn.T, covariances)
             self._landmarks.publish(make_cloud(header, rows))
-
-
-def _pose(pose: NDArray[np.float64]) -> Pose:
-    x, y, z = pose[:3, 3].tolist()
-    return Pose(position=Point(x=x, y=y, z=z), orientation=_turn(pose))
-
-
-def _turn(pose: NDArray[np.float64]) -> Quaternion:
-    x, y, z, w = Rotation.from_matrix(pose[:3, :3]).as_quat().tolist()
-    return Quaternion(x=x, y=y, z=z, w=w)
 
 
 def _vector(pose: NDArray[np.float64]) -> Vector3:

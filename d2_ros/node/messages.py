@@ -74,17 +74,24 @@ def make_vins_cloud(header: Header, content: VinsPoints) -> PointCloud:
     )
 
 
-def make_pose(
+def make_pose(matrix: NDArray[np.float64]) -> Pose:
+    """Return a ``(4, 4)`` pose."""
+    x, y, z = matrix[:3, 3].tolist()
+    return Pose(position=Point(x=x, y=y, z=z), orientation=make_quaternion(matrix))
+
+
+def make_quaternion(matrix: NDArray[np.float64]) -> Quaternion:
+    """Return the rotation of a ``(4, 4)`` pose."""
+    x, y, z, w = Rotation.from_matrix(matrix[:3, :3]).as_quat().tolist()
+    return Quaternion(x=x, y=y, z=z, w=w)
+
+
+def make_pose_with_covariance(
     header: Header, matrix: NDArray[np.float64], covariance: NDArray[np.float64]
 ) -> PoseWithCovarianceStamped:
     """Return a ``(4, 4)`` pose in the header's frame, with its ``(6, 6)`` covariance."""
     message = PoseWithCovarianceStamped(header=header)
-    x, y, z = matrix[:3, 3].tolist()
-    turn = Rotation.from_matrix(matrix[:3, :3]).as_quat().tolist()
-    message.pose.pose = Pose(
-        position=Point(x=x, y=y, z=z),
-        orientation=Quaternion(**dict(zip("xyzw", turn, strict=True))),
-    )
+    message.pose.pose = make_pose(matrix)
     message.pose.covariance = covariance.ravel()
     return message
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -119,10 +120,15 @@ class Outputs:
 
     def destroy(self) -> None:
         """Remove the publishers from the node."""
-        # Without the newer function the node would keep a list of dead publishers.
-        destroy = getattr(self._node, "destroy_lifecycle_publisher", self._node.destroy_publisher)
-        for publisher in self._publishers:
-            destroy(publisher)
+        destroy_publishers(self._node, self._publishers)
+
+
+def destroy_publishers(node: LifecycleNode, publishers: Iterable[Any]) -> None:
+    """Remove lifecycle publishers from a node."""
+    # Without the newer function the node would keep a list of dead publishers.
+    destroy = getattr(node, "destroy_lifecycle_publisher", node.destroy_publisher)
+    for publisher in publishers:
+        destroy(publisher)
 
 
 def _header_of(stamp: int | None, header: Header) -> Header:
