@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +10,7 @@ import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState, GetState
+from processes import starting_nodes
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
@@ -353,26 +350,20 @@ def test_quality_of_service_can_be_overridden(graph: Any, make_driver: Any, fake
 
 
 def test_the_executable_ends_cleanly_however_often_it_is_interrupted() -> None:
-    root = Path(__file__).resolve().parents[2]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "d2_ros.node.frontend_node", "--ros-args", "-p", "autostart:=true"],
-        env={**os.environ, "PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    watchdog = threading.Timer(90, process.kill)
-    watchdog.start()
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if "active, live: /camera/camera_info, /camera/image_raw" in line:
-            break
-    for _ in range(3):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.02)
-    _, rest = process.communicate(timeout=30)
-    watchdog.cancel()
+    with starting_nodes("d2_ros.node.frontend_node") as start:
+        process = start("-p", "autostart:=true")
+        watchdog = threading.Timer(90, process.kill)
+        watchdog.start()
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "active, live: /camera/camera_info, /camera/image_raw" in line:
+                break
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        _, rest = process.communicate(timeout=30)
+        watchdog.cancel()
     assert process.returncode == 0, rest
     assert "Traceback" not in "".join(lines) + rest
     assert sum("off_the_shelf weights on" in line for line in lines) == 1

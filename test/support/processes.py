@@ -37,10 +37,12 @@ def starting_nodes(module: str) -> Iterator[Callable[..., subprocess.Popen[str]]
             raise AssertionError(f"the node ended with {process.wait()}")
         return process
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
 
 
 def _start(*words: str, **options: Any) -> subprocess.Popen[str]:
