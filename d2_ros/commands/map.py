@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from d2_ros.imu import ImuCalibration
+    from d2_ros.mapper.adjustment import Map
     from d2_ros.mapper.config import MapperConfig
     from d2_ros.mapper.mapper import Mapper
     from d2_ros.sources.results import Told
@@ -59,6 +60,10 @@ def map_bag(
         str, typer.Option(help="Name of the right camera of a stereo pair.")
     ] = "right",
     mono: Annotated[bool, typer.Option("--mono", help="Pass over the stereo pair.")] = False,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Where d2_mapper would have it: no smoothing of the whole."),
+    ] = False,
     imu: Annotated[
         Path | None, typer.Option(metavar="SRC", help="An IMU's samples: a bag, EuRoC's imu0.")
     ] = None,
@@ -76,9 +81,13 @@ def map_bag(
 
     Writes trajectory.tum, landmarks.ply (with covariances) and trajectory.png, in metres where BAG
     holds the topic stereo, or with --imu. With one camera alone the scale is arbitrary. --truth
-    aligns rotation, place, and such a scale, and tells the absolute and the relative error.
+    aligns rotation, place, and such a scale, and tells the absolute and the relative error. At the
+    end all keyframes are smoothed together, which a robot cannot wait for.
     """
+    from dataclasses import replace
+
     from d2_ros.evaluation.trajectories import Path3D, draw, judge
+    from d2_ros.mapper.config import KEEP_ALL
     from d2_ros.mapper.mapper import Mapper
     from d2_ros.records import landmark_rows
     from d2_ros.sources.imu import read_imu
@@ -88,7 +97,8 @@ def map_bag(
     from d2_ros.sources.truth import read_truth
 
     config = load_mapper_config(params_file, overrides)
-    mapper = Mapper(config, load_imu(imu is not None, imu_calibration))
+    kept = replace(config, keep_keyframes=0 if live else KEEP_ALL)
+    mapper = Mapper(kept, load_imu(imu is not None, imu_calibration))
     results = Results(bag, node, camera, None if mono else right_camera)
     inputs = (bag, truth, params_file, imu, imu_calibration)
     output_files([json], *inputs)
@@ -96,9 +106,10 @@ def map_bag(
     samples = read_imu(imu, imu_topic) if imu else None
     known = Path3D(*read_truth(truth)) if truth else None
     damage = run_mapper(progress(results, "Mapping", len(results)), mapper, results.stereo, samples)
-    figures = mapper_figures(mapper)
-    typer.echo(summary(mapper))
-    stamps, poses = mapper.trajectory.poses()
+    made = mapper.adjusted()
+    figures = mapper_figures(mapper, made)
+    typer.echo(summary(mapper, made))
+    stamps, poses = made.trajectory.poses()
     if not len(stamps):
         raise damage or D2RosError(
             f"no map could begin in {mapper.counts.frames} frames with {mapper.counts.keyframes} "
@@ -113,7 +124,7 @@ def map_bag(
             f"absolute error {figures['absolute_error_m']:.4g} m over "
             f"{figures['frames_judged']} frames"
         )
-    marks = mapper.landmarks
+    marks = made.landmarks
     write_file(folder / "trajectory.tum", tum_lines(stamps, poses).encode())
     rows = landmark_rows(marks.ids, marks.places, marks.covariances)
     write_file(folder / "landmarks.ply", ply_bytes(rows))
@@ -203,19 +214,19 @@ def _tell(mapper: Mapper, item: Told, stereo: Told | None) -> None:
     mapper.add_features(item.stamp, item.rows, item.camera, right)
 
 
-def mapper_figures(mapper: Mapper) -> dict[str, float | int | str]:
+def mapper_figures(mapper: Mapper, made: Map) -> dict[str, float | int | str]:
     """Return the flat figures of ``--json``."""
     counts = mapper.counts
     names = ("frames", "keyframes", "lost", "segments", "restarts", "out_of_order")
     return {
         **{name: getattr(counts, name) for name in names},
-        "frames_placed": len(mapper.trajectory),
-        "landmarks": len(mapper.landmarks),
+        "frames_placed": len(made.trajectory),
+        "landmarks": len(made.landmarks),
         **{f"{name}.p50_ms": value for name, value in counts.medians().items()},
     }
 
 
-def summary(mapper: Mapper) -> str:
+def summary(mapper: Mapper, made: Map) -> str:
     """Return one line of what has become of the messages."""
     counts, times = mapper.counts, mapper.counts.medians()
     ends = [f"{counts.lost} lost"] if counts.lost else []
@@ -223,6 +234,6 @@ def summary(mapper: Mapper) -> str:
     ends += [f"begun anew {counts.restarts} times"] if counts.restarts else []
     spent = ", ".join(f"{value:.0f} ms a {name}" for name, value in times.items())
     return (
-        f"{len(mapper.trajectory)} of {counts.frames} frames placed, {counts.keyframes} keyframes, "
-        f"{len(mapper.landmarks)} landmarks; {', '.join([*ends, spent])}"
+        f"{len(made.trajectory)} of {counts.frames} frames placed, {counts.keyframes} keyframes, "
+        f"{len(made.landmarks)} landmarks; {', '.join([*ends, spent])}"
     )

@@ -26,7 +26,7 @@ from d2_ros.evaluation.peers import (
 )
 from d2_ros.evaluation.sequences import KLT_POINTS
 from d2_ros.evaluation.trajectories import Path3D, judge
-from d2_ros.mapper.config import MapperConfig
+from d2_ros.mapper.config import KEEP_ALL, MapperConfig
 from d2_ros.mapper.mapper import Mapper
 from d2_ros.mapper.observations import Right
 from d2_ros.matching.verification import verify
@@ -43,6 +43,8 @@ METHODS = {
 }
 """Of a stereo pair the right places are: those of ``stereo``; the right detections next to these;
 Lucas-Kanade from left to right; RootSIFT matched from left to right."""
+
+ERRORS = ("absolute_error_m", "relative_error_m", "relative_error_deg")
 
 Figures = dict[str, float | int | str]
 
@@ -91,7 +93,7 @@ def run_mappers(
     D2RosError
         For a frame that cannot be used or has no calibration.
     """
-    mappers = {name: Mapper(config) for name in METHODS}
+    mappers = {name: Mapper(replace(config, keep_keyframes=KEEP_ALL)) for name in METHODS}
     chain, follower, detected = Chain(), Klt(*KLT_POINTS["klt"]), Detected()
     window, stamps = HeldCamera(), []
     for frame in frames:
@@ -180,7 +182,7 @@ def _verified(
 
 
 def judge_mappers(mappers: dict[str, Mapper], truth: Path3D) -> Mapped:
-    """Judge the trajectories; a method without one has no errors."""
+    """Judge the trajectories, live and smoothed as a whole; a method without one has no errors."""
     found = Mapped()
     for name, mapper in mappers.items():
         counts = mapper.counts
@@ -190,8 +192,13 @@ def judge_mappers(mappers: dict[str, Mapper], truth: Path3D) -> Mapped:
             **{f"{part}.p50_ms": value for part, value in counts.medians().items()},
         }  # fmt: skip
         if len(mapper.trajectory) >= 3:
-            judged = judge(Path3D(*mapper.trajectory.poses()), truth, mapper.metric)
+            live = judge(Path3D(*mapper.trajectory.poses()), truth, mapper.metric)
+            adjusted = mapper.adjusted().trajectory
+            judged = judge(Path3D(*adjusted.poses()), truth, mapper.metric)
             figures |= judged.figures
+            figures |= {
+                f"live.{name}": live.figures[name] for name in ERRORS if name in live.figures
+            }
             found.paths = {"truth": judged.true, **found.paths, name: judged.estimated}
         found.figures[name] = figures
     return found

@@ -19,6 +19,10 @@ def _param(
     return field(default=default, metadata={**known, "choices": (), "live": False})
 
 
+KEEP_ALL = 2**31
+"""``keep_keyframes`` of a recording, where nothing waits."""
+
+
 @dataclass(frozen=True)
 class MapperConfig:
     """How the mapper starts, follows and smooths."""
@@ -72,6 +76,11 @@ class MapperConfig:
     keep_frames: int = _param(
         100_000, "Frames whose poses are kept, about; the oldest are forgotten.",
         low=1000, high=10_000_000,
+    )  # fmt: skip
+    keep_keyframes: int = _param(
+        0, "Keyframes whose observations are kept (64 kB each), all of which are smoothed together "
+        "when the map is saved: some 40 ms each, for which frames wait. d2-ros map keeps all.",
+        low=0, high=100_000,
     )  # fmt: skip
     stereo: bool = _param(
         False, "The front-end's camera is the left one of a pair (node only): in metres."

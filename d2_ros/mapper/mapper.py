@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from d2_ros.camera import Camera
 from d2_ros.imu import ImuCalibration
+from d2_ros.mapper.adjustment import Map, adjust
 from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.geometry import refine_pose, residuals, search_pose
 from d2_ros.mapper.inertial import Imu
@@ -20,7 +21,7 @@ from d2_ros.mapper.landmarks import Landmarks
 from d2_ros.mapper.observations import Right, View, view_of, views_of
 from d2_ros.mapper.start import stereo_start, two_view_start
 from d2_ros.mapper.trajectory import Trajectory
-from d2_ros.mapper.window import Window
+from d2_ros.mapper.window import Keyframe, Window
 
 _RECENT = 100
 """Frames whose observations are remembered until a map begins."""
@@ -98,12 +99,13 @@ class Mapper:
         self._begin()
 
     def _begin(self) -> None:
-        self.state = "starting"
+        self.state, self._focal = "starting", 1.0
         self.trajectory = Trajectory(self.config.keep_frames)
         self.landmarks = Landmarks(self.config.keep_landmarks)
         self._rig = np.eye(4)[None]
         self._rights: dict[int, Right] = {}
         self._window = Window(self.config, self._rig)
+        self._before: list[Window] = []
         if self._imu is not None:
             self._imu.reset()
         self._pending: list[View] = []
@@ -132,6 +134,28 @@ class Mapper:
         """Forget the map."""
         self._begin()
         self.counts.restarts += 1
+
+    def adjusted(self) -> Map:
+        """Return the map with the keyframes of a segment smoothed all together; this one stays.
+
+        Keyframes whose observations are not kept (``keep_keyframes``), and earlier segments where
+        an IMU has given each its own metres, are where they were.
+        """
+        if not self.config.keep_keyframes:
+            return Map(self.trajectory, self.landmarks)
+        trajectory, landmarks = self.trajectory.copy(), replace(self.landmarks)
+        for window in (*self._before, self._window):
+            views = [*window.left, *(keyframe.view for keyframe in window.keyframes)]
+            known = [view for view in views if view.stamp in trajectory.keyframes]
+            kept = [Keyframe(view, trajectory.keyframes[view.stamp]) for view in known]
+            whole = len(window.left) < self.config.keep_keyframes
+            held = 1 if whole else self.config.window - self.config.free
+            if len(kept) <= held:
+                continue
+            poses = adjust(kept, self.config, self._rig, self._imu, self._focal, landmarks, held)
+            for view, pose in zip(known, poses, strict=True):
+                trajectory.add_keyframe(view.stamp, pose)
+        return Map(trajectory, landmarks)
 
     def add_features(
         self, stamp: int, rows: NDArray[np.void], camera: Camera, right: Right | None = None
@@ -191,6 +215,7 @@ class Mapper:
         began = time.thread_time()
         if not self._in_time("tracks", stamp):
             return False
+        self._focal = camera.focal
         views = views_of(rows, camera, self.config.sigma_floor, self._rights)
         newest = max([k.view.stamp for k in self._window.keyframes], default=-1)
         newest = max([newest, *(view.stamp for view in self._pending)])
@@ -306,6 +331,10 @@ class Mapper:
         return True
 
     def _begin_segment(self, first: View, origin: NDArray[np.float64] | None) -> None:
+        if self._imu is None and len(self._window):
+            self._before.append(self._window)
+        while sum(len(w.left) + len(w) for w in self._before) > self.config.keep_keyframes:
+            del self._before[0]
         self._pending, self._window = [], Window(self.config, self._rig, self._imu)
         self._segment = first.stamp
         if self._imu is not None:

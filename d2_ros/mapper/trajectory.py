@@ -35,6 +35,10 @@ class Trajectory:
         """Return the number of frames with a pose."""
         return len(self._frames)
 
+    def copy(self) -> Trajectory:
+        """Return one that can be moved by itself."""
+        return Trajectory(self.most, dict(self.keyframes), dict(self._frames), list(self._stamps))
+
     def add(self, stamp: int, pose: NDArray[np.float64], reference: int) -> None:
         """Add a frame, or place it anew; `reference` is the stamp of its keyframe."""
         self._put(stamp, reference, inverse(self.keyframes[reference]) @ pose)

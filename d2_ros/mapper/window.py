@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -41,6 +42,13 @@ class Window:
         ``(1 or 2, 4, 4)`` T_body_camera; the body is the first camera.
     imu
         Beside the camera. Once it is aligned it holds scale and gravity, and all move but one.
+
+    Attributes
+    ----------
+    keyframes
+        In time order.
+    left
+        What those have seen that have left it.
     """
 
     def __init__(
@@ -48,6 +56,7 @@ class Window:
     ) -> None:
         self._config, self._rig, self._imu = config, rig, imu
         self.keyframes: list[Keyframe] = []
+        self.left: deque[View] = deque(maxlen=config.keep_keyframes)
 
     def __len__(self) -> int:
         """Return the number of keyframes."""
@@ -57,6 +66,7 @@ class Window:
         """Add a keyframe; the oldest leaves a window that is full."""
         everything = sorted([*self.keyframes, Keyframe(view, pose)], key=lambda k: k.view.stamp)
         self.keyframes = everything[-self._config.window :]
+        self.left.extend(keyframe.view for keyframe in everything[: -self._config.window])
 
     def nearest(self, stamp: int) -> int:
         """Stamp of the keyframe that is nearest in time."""

@@ -184,8 +184,9 @@ class MapperNode(Node):
 
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._lock:
-            stamps, poses = self.mapper.trajectory.poses()
-            marks = self.mapper.landmarks
+            made = self.mapper.adjusted()
+            stamps, poses = made.trajectory.poses()
+            marks = made.landmarks
             rows = landmark_rows(marks.ids, marks.places, marks.covariances)
         folder = Path(self.config.folder)
         try:

@@ -71,6 +71,20 @@ def test_a_bag_becomes_a_trajectory_landmarks_and_a_picture(
     assert (found["segments"], found["lost"], found["frames_judged"]) == (1, 0, 40)
 
 
+def test_all_keyframes_are_smoothed_together_at_the_end(d2_ros: Any, tmp_path: Path) -> None:
+    scene, errors = Scene(frames=80, count=900), {}
+    scene.points[:, 0] *= 1.4
+    path = tmp_path / "long.tum"
+    stamps = np.array([scene.stamp(number) for number in range(scene.frames)])
+    path.write_text(tum_lines(stamps, scene.poses))
+    bag, figures = write(tmp_path / "a.mcap", scene), tmp_path / "f.json"
+    for name, options in (("whole", []), ("live", ["--live"])):
+        done = d2_ros("map", bag, *options, "--truth", path, "--json", figures)
+        assert done.code == 0, done.err
+        errors[name] = json.loads(figures.read_text())["absolute_error_m"]
+    assert errors["whole"] < 0.95 * errors["live"]
+
+
 def test_the_map_lies_beside_the_bag_unless_told_otherwise(d2_ros: Any, tmp_path: Path) -> None:
     bag = write(tmp_path / "a.mcap", Scene())
     assert d2_ros("map", bag).code == 0
