@@ -79,7 +79,7 @@ class MapperConfig:
     )  # fmt: skip
     keep_keyframes: int = _param(
         0, "Keyframes whose observations are kept (64 kB each), all of which are smoothed together "
-        "when the map is saved: some 40 ms each, for which frames wait. d2-ros map keeps all.",
+        "when the map is saved: 15 to 180 ms each, for which frames wait. d2-ros map keeps all.",
         low=0, high=100_000,
     )  # fmt: skip
     stereo: bool = _param(
