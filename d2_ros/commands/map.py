@@ -73,6 +73,9 @@ def map_bag(
     imu_calibration: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML of the IMU's place and noise.")
     ] = None,
+    no_loops: Annotated[
+        bool, typer.Option("--no-loops", help="Pass over places that were known again.")
+    ] = False,
     params_file: MapperFile = None,
     overrides: Overrides = None,
     json: Json = None,
@@ -82,7 +85,8 @@ def map_bag(
     Writes trajectory.tum, landmarks.ply (with covariances) and trajectory.png, in metres where BAG
     holds the topic stereo, or with --imu. With one camera alone the scale is arbitrary. --truth
     aligns rotation, place, and such a scale, and tells the absolute and the relative error. At the
-    end all keyframes are smoothed together, which a robot cannot wait for.
+    end all keyframes are smoothed together, which a robot cannot wait for, and put right by the
+    loops in BAG (d2-ros replay -p places.enabled:=true).
     """
     from dataclasses import replace
 
@@ -97,9 +101,13 @@ def map_bag(
     from d2_ros.sources.truth import read_truth
 
     config = load_mapper_config(params_file, overrides)
-    kept = replace(config, keep_keyframes=0 if live else KEEP_ALL)
-    mapper = Mapper(kept, load_imu(imu is not None, imu_calibration))
     results = Results(bag, node, camera, None if mono else right_camera)
+    kept = replace(
+        config,
+        keep_keyframes=0 if live else KEEP_ALL,
+        loops=results.loops and not no_loops,
+    )
+    mapper = Mapper(kept, load_imu(imu is not None, imu_calibration))
     inputs = (bag, truth, params_file, imu, imu_calibration)
     output_files([json], *inputs)
     folder = output_folder(out or bag.with_name(f"{bag.name}.map"), *inputs)
@@ -203,6 +211,10 @@ def _tell(mapper: Mapper, item: Told, stereo: Told | None) -> None:
     if item.topic == "tracks":
         mapper.add_tracks(item.stamp, item.rows, item.camera)
         return
+    if item.topic == "loops":
+        if mapper.config.loops:
+            mapper.add_loops(item.stamp, item.rows, item.camera)
+        return
     right = None
     if stereo is not None:
         if stereo.camera is None or stereo.T_left_right is None:
@@ -222,6 +234,8 @@ def mapper_figures(mapper: Mapper, made: Map) -> dict[str, float | int | str]:
         **{name: getattr(counts, name) for name in names},
         "frames_placed": len(made.trajectory),
         "landmarks": len(made.landmarks),
+        "loops": len(mapper.loops.graph.loops),
+        "loops_refused": mapper.loops.graph.refused,
         **{f"{name}.p50_ms": value for name, value in counts.medians().items()},
     }
 
@@ -232,6 +246,8 @@ def summary(mapper: Mapper, made: Map) -> str:
     ends = [f"{counts.lost} lost"] if counts.lost else []
     ends += [f"{counts.segments} segments"] if counts.segments > 1 else []
     ends += [f"begun anew {counts.restarts} times"] if counts.restarts else []
+    graph = mapper.loops.graph
+    ends += [f"{len(graph.loops)} loops, {graph.refused} refused"] if mapper.config.loops else []
     spent = ", ".join(f"{value:.0f} ms a {name}" for name, value in times.items())
     return (
         f"{len(made.trajectory)} of {counts.frames} frames placed, {counts.keyframes} keyframes, "

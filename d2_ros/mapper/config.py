@@ -82,6 +82,12 @@ class MapperConfig:
         "when the map is saved: 15 to 180 ms each, for which frames wait. d2-ros map keeps all.",
         low=0, high=100_000,
     )  # fmt: skip
+    loops: bool = _param(
+        False,
+        "Put the map right where the front-end knows a place again (its topic loops; "
+        "places.enabled). The node then has its odometry in odom_frame, which never jumps.",
+    )
+    odom_frame: str = _param("odom", "Frame of the odometry where `loops` is true (node only).")
     stereo: bool = _param(
         False, "The front-end's camera is the left one of a pair (node only): in metres."
     )

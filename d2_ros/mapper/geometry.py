@@ -140,22 +140,47 @@ def refine_pose(
     for _ in range(rounds):
         found = residuals(pose @ mounts, points, rays, roots)
         weights, _ = robust_weights(found.lengths)
-        x, y, z = ((points - pose[:3, 3]) @ pose[:3, :3]).T
-        zero = np.zeros_like(x)
-        cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(-1, 3, 3)
-        by_body = found.slope @ mounts[:, :3, :3].swapaxes(1, 2)
-        slope = np.concatenate([by_body @ cross, -by_body], axis=2).reshape(-1, 6)
+        slope = _by_pose(found, pose, points, mounts)
         weighted = slope * np.repeat(weights, 2)[:, None]
         hessian, gradient = weighted.T @ slope, weighted.T @ found.white.ravel()
         hessian[np.diag_indices(6)] *= 1 + _STEADY
         try:
-            step = -np.linalg.solve(hessian, gradient)
+            step = np.asarray(-np.linalg.solve(hessian, gradient), np.float64)
         except np.linalg.LinAlgError:
             return pose
         pose = moved(pose, step)
         if np.abs(step).max() < 1e-6:
             break
     return pose
+
+
+def _by_pose(
+    found: Residuals,
+    pose: NDArray[np.float64],
+    points: NDArray[np.float64],
+    mounts: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """``(2 N, 6)`` derivative of the whitened residuals by an increment of the body."""
+    x, y, z = ((points - pose[:3, 3]) @ pose[:3, :3]).T
+    zero = np.zeros_like(x)
+    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(-1, 3, 3)
+    by_body = found.slope @ mounts[:, :3, :3].swapaxes(1, 2)
+    return np.concatenate([by_body @ cross, -by_body], axis=2).reshape(-1, 6)
+
+
+def pose_covariance(
+    pose: NDArray[np.float64],
+    points: NDArray[np.float64],
+    rays: NDArray[np.float64],
+    roots: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """``(6, 6)`` of rotation and translation, the camera's own axes, by what the residuals are."""
+    mounts = np.broadcast_to(np.eye(4), (len(points), 4, 4))
+    found = residuals(pose @ mounts, points, rays, roots)
+    weights, scale = robust_weights(found.lengths)
+    slope = _by_pose(found, pose, points, mounts)
+    hessian = (slope * np.repeat(weights, 2)[:, None]).T @ slope
+    return np.asarray(np.linalg.pinv(hessian) * scale**2)
 
 
 def search_pose(

@@ -22,7 +22,10 @@ class Ready(NamedTuple, Generic[T]):
 
 
 class Inbox(Generic[T]):
-    """Holds ``features`` back for ``stereo`` of the same stamp, and ``tracks`` for its frame.
+    """Puts messages in their order.
+
+    ``features`` wait for ``stereo`` of the same stamp, ``tracks`` for its frame, and ``loops`` for
+    the ``tracks`` that tell of its keyframe.
 
     Parameters
     ----------
@@ -34,8 +37,9 @@ class Inbox(Generic[T]):
         self._pair = stereo
         self._frames: deque[tuple[int, T]] = deque()
         self._windows: deque[tuple[int, T]] = deque(maxlen=_AHEAD)
+        self._loops: deque[tuple[int, T]] = deque(maxlen=_AHEAD)
         self._stereo: dict[int, T] = {}
-        self._reached = -1
+        self._reached = self._mapped = -1
 
     def put(self, topic: str, stamp: int, message: T) -> Iterator[Ready[T]]:
         """Take a message; yield those whose turn has come."""
@@ -45,10 +49,12 @@ class Inbox(Generic[T]):
                 yield from self.flush()
                 self._windows.clear()
                 self._stereo.clear()
-                self._reached = -1
+                self._reached = self._mapped = -1
             self._frames.append((stamp, message))
         elif topic == "tracks":
             self._windows.append((stamp, message))
+        elif topic == "loops":
+            self._loops.append((stamp, message))
         else:
             self._stereo[stamp] = message
             while len(self._stereo) > _AHEAD:
@@ -58,9 +64,11 @@ class Inbox(Generic[T]):
         yield from self._due()
 
     def flush(self) -> Iterator[Ready[T]]:
-        """Yield the frames that still wait, at the end of a recording."""
+        """Yield the frames and loops that still wait, at the end of a recording."""
         while self._frames:
             yield from self._next_frame()
+        while self._loops:
+            yield Ready("loops", *self._loops.popleft(), None)
 
     def _is_complete(self, stamp: int) -> bool:
         late = max(self._stereo, default=-1) >= stamp or len(self._frames) > _AHEAD
@@ -73,4 +81,7 @@ class Inbox(Generic[T]):
 
     def _due(self) -> Iterator[Ready[T]]:
         while self._windows and self._windows[0][0] <= self._reached:
-            yield Ready("tracks", *self._windows.popleft(), None)
+            self._mapped, message = self._windows.popleft()
+            yield Ready("tracks", self._mapped, message, None)
+        while self._loops and self._loops[0][0] <= self._mapped:
+            yield Ready("loops", *self._loops.popleft(), None)

@@ -18,6 +18,7 @@ from d2_ros.mapper.config import MapperConfig
 from d2_ros.mapper.geometry import refine_pose, residuals, search_pose
 from d2_ros.mapper.inertial import Imu
 from d2_ros.mapper.landmarks import Landmarks
+from d2_ros.mapper.loops import Loops
 from d2_ros.mapper.observations import Right, View, view_of, views_of
 from d2_ros.mapper.start import stereo_start, two_view_start
 from d2_ros.mapper.trajectory import Trajectory
@@ -88,6 +89,8 @@ class Mapper:
         ``starting``, ``tracking`` or ``lost``.
     trajectory, landmarks
         The map. The world is the first keyframe.
+    loops
+        What loops say against it.
     """
 
     def __init__(
@@ -106,6 +109,8 @@ class Mapper:
         self._rights: dict[int, Right] = {}
         self._window = Window(self.config, self._rig)
         self._before: list[Window] = []
+        self._rows: dict[int, NDArray[np.uint32]] = {}
+        self.loops = Loops(self.config)
         if self._imu is not None:
             self._imu.reset()
         self._pending: list[View] = []
@@ -142,7 +147,7 @@ class Mapper:
         an IMU has given each its own metres, are where they were.
         """
         if not self.config.keep_keyframes:
-            return Map(self.trajectory, self.landmarks)
+            return self.loops.correct(Map(self.trajectory, self.landmarks), self.metric)
         trajectory, landmarks = self.trajectory.copy(), replace(self.landmarks)
         for window in (*self._before, self._window):
             views = [*window.left, *(keyframe.view for keyframe in window.keyframes)]
@@ -155,7 +160,24 @@ class Mapper:
             poses = adjust(kept, self.config, self._rig, self._imu, self._focal, landmarks, held)
             for view, pose in zip(known, poses, strict=True):
                 trajectory.add_keyframe(view.stamp, pose)
-        return Map(trajectory, landmarks)
+        return self.loops.correct(Map(trajectory, landmarks), self.metric)
+
+    def add_loops(self, stamp: int, rows: NDArray[np.void], camera: Camera) -> bool:
+        """Take a place that is known again; return whether the map has been put right.
+
+        Odometry, and all that this class knows but :attr:`loops`, stays as it is.
+
+        Parameters
+        ----------
+        stamp
+            Of the keyframe that knows it; its ``features`` and ``tracks`` have come before.
+        rows
+            ``(N,)`` of ``records.LOOPS``.
+        camera
+            Its calibration.
+        """
+        keyframes, landmarks = self.trajectory.keyframes, self.landmarks
+        return self.loops.take(stamp, rows, camera, keyframes, landmarks, self.metric)
 
     def add_features(
         self, stamp: int, rows: NDArray[np.void], camera: Camera, right: Right | None = None
@@ -188,6 +210,10 @@ class Mapper:
             self._rights[stamp] = right
             while len(self._rights) > _TIMES:
                 del self._rights[next(iter(self._rights))]
+        if self.config.loops:
+            self._rows[stamp] = rows["track_id"]
+            while len(self._rows) > _RECENT:
+                del self._rows[next(iter(self._rows))]
         view = view_of(stamp, rows, camera, self.config.sigma_floor, right)
         self._recent.append(view)
         pose = self.trajectory.pose(stamp)  # its `tracks` may have come before
@@ -226,6 +252,8 @@ class Mapper:
         for view in views:
             if view.stamp > newest:
                 self.counts.keyframes += 1
+                if view.stamp in self._rows:
+                    self.loops.seen.add(view.stamp, self._rows[view.stamp])
                 changed |= self._enter(view, camera.focal)
         if changed:
             self._smooth(camera.focal)
@@ -275,6 +303,7 @@ class Mapper:
         if found is None:
             return
         scale, down = found
+        self.loops.forget()
         turn = Rotation.align_vectors([[0.0, 1.0, 0.0]], [down])[0].as_matrix()
         origin = known[stamps[0]][:3, 3].copy()
         self.trajectory.transform(self._segment, origin, scale, turn)
@@ -337,6 +366,7 @@ class Mapper:
             del self._before[0]
         self._pending, self._window = [], Window(self.config, self._rig, self._imu)
         self._segment = first.stamp
+        self.loops.begin_segment(first.stamp, self.landmarks)
         if self._imu is not None:
             self._imu.reset()
         self.landmarks = Landmarks(self.config.keep_landmarks)

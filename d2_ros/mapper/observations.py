@@ -134,7 +134,7 @@ def _seen(
     known &= spread[:, 0] * spread[:, 2] > spread[:, 1] ** 2
     found, first = np.unique(ids[known], return_index=True)
     rays, pixels, spread = (part[known][first] for part in (rays, pixels, spread))
-    roots, sensible = _roots(rays, pixels, spread, camera)
+    roots, sensible = roots_of(rays, pixels, spread, camera)
     return found[sensible], rays[sensible], roots
 
 
@@ -152,7 +152,7 @@ def views_of(
     ]
 
 
-def _roots(
+def roots_of(
     rays: NDArray[np.float64],
     pixels: NDArray[np.float64],
     spread: NDArray[np.float64],

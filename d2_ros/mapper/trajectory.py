@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from d2_ros.mapper.geometry import inverse, moved
+from d2_ros.mapper.pose_graph import Correction
 
 _SAME = np.eye(4)
 
@@ -63,6 +64,19 @@ class Trajectory:
                 stretched = relative.copy()
                 stretched[:3, 3] *= scale
                 self._frames[stamp] = reference, stretched
+
+    def corrected(self, correction: Correction) -> Trajectory:
+        """Return one whose keyframes loops have put right, and the frames with them."""
+        stamps = np.array(list(self.keyframes), np.int64)
+        poses = correction.poses(stamps, np.stack(list(self.keyframes.values())))
+        scales = dict(zip(stamps.tolist(), correction.at(stamps)[2].tolist(), strict=True))
+        result = self.copy()
+        result.keyframes = dict(zip(stamps.tolist(), poses, strict=True))
+        for stamp, (reference, relative) in self._frames.items():
+            stretched = relative.copy()
+            stretched[:3, 3] *= scales[reference]
+            result._frames[stamp] = reference, stretched
+        return result
 
     def _put(self, stamp: int, reference: int, relative: NDArray[np.float64]) -> None:
         if stamp not in self._frames:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from d2_ros.camera import Camera, right_of
 from d2_ros.errors import D2RosError
-from d2_ros.records import FEATURES, STEREO, TRACKS
+from d2_ros.records import FEATURES, LOOPS, STEREO, TRACKS
 from d2_ros.sources.bagfiles import Bag
 from d2_ros.sources.bags import camera_of, mount_of
 from d2_ros.sources.messages import stamp_of
 from d2_ros.sources.opening import find_bag
 from d2_ros.sources.outputs import rows_of
 
-LAYOUTS = {"features": FEATURES, "tracks": TRACKS, "stereo": STEREO}
+LAYOUTS = {"features": FEATURES, "tracks": TRACKS, "stereo": STEREO, "loops": LOOPS}
 """Topic of a camera -> the rows of its messages."""
 
 
@@ -65,6 +65,8 @@ class Results:
     ----------
     stereo
         Whether the bag holds that pair's ``stereo``.
+    loops
+        Whether it tells of places that were known again.
 
     Raises
     ------
@@ -87,11 +89,14 @@ class Results:
         self._topics = {f"{node.rstrip('/')}/{camera}/{topic}": topic for topic in LAYOUTS}
         self._info = f"/{camera.strip('/')}/camera_info"
         self._right_info = f"/{(right or '').strip('/')}/camera_info"
-        stereo = next(topic for topic, name in self._topics.items() if name == "stereo")
+        stereo, loops = (f"{node.rstrip('/')}/{camera}/{topic}" for topic in ("stereo", "loops"))
         held = {topic for topic, (_, count) in self._bag.topics.items() if count}
         self.stereo = right is not None and {stereo, self._right_info} <= held
         if not self.stereo:
             del self._topics[stereo]
+        self.loops = loops in held
+        if not self.loops:
+            del self._topics[loops]
         missing = sorted({*self._topics, self._info} - held)
         if missing:
             raise D2RosError(

@@ -6,14 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
-
-from d2_ros.records import FEATURES
+from scene import Ring
 
 FRAMES = 10_000
-COUNT = 600  # points on a ring, of which a ninth is seen at a time
 MIB = 2**20
 
 
@@ -21,38 +17,6 @@ def memory_mib() -> float:
     """Main memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGESIZE") / MIB
-
-
-class Ring:
-    """A camera that goes round and round, looking outwards; a track ends where it leaves."""
-
-    def __init__(self, camera: Any) -> None:
-        self.camera, self.rng = camera, np.random.default_rng(0)
-        self.angle = self.rng.uniform(0, 2 * np.pi, COUNT)
-        far, height = self.rng.uniform(4, 8, COUNT), self.rng.uniform(-1.5, 1.5, COUNT)
-        place = [far * np.sin(self.angle), height, far * np.cos(self.angle)]
-        self.points = np.column_stack(place)
-
-    def pose(self, number: int) -> Any:
-        turn = 0.02 * number
-        pose = np.eye(4)
-        pose[:3, :3] = Rotation.from_rotvec([0, turn, 0]).as_matrix()
-        pose[:3, 3] = [np.sin(turn), 0.1 * np.sin(0.3 * number), np.cos(turn)]
-        return pose
-
-    def features(self, number: int) -> Any:
-        pose = self.pose(number)
-        pixels = self.camera.project((self.points - pose[:3, 3]) @ pose[:3, :3])
-        with np.errstate(invalid="ignore"):
-            seen = np.flatnonzero(((pixels >= 0) & (pixels <= [639, 479])).all(axis=1))
-        lap = np.floor((0.02 * number - self.angle[seen] + np.pi) / (2 * np.pi)).astype(int)
-        rows = np.zeros(len(seen), FEATURES)
-        places = pixels[seen] + self.rng.normal(size=(len(seen), 2)) * 0.2
-        rows["u"], rows["v"] = places.T
-        rows["x"], rows["y"], rows["z"] = self.camera.bearings(places).T
-        rows["sigma_uu"] = rows["sigma_vv"] = 0.04
-        rows["track_id"] = 1 + seen + COUNT * (lap + 1)
-        return rows
 
 
 @pytest.mark.skipif("D2_ROS_SOAK" not in os.environ, reason="takes minutes; set D2_ROS_SOAK=1")

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from d2_ros.camera import Camera
 from d2_ros.mapper.mapper import Mapper
 from d2_ros.mapper.observations import Right
-from d2_ros.records import FEATURES, STEREO, TRACKS
+from d2_ros.records import FEATURES, LOOPS, STEREO, TRACKS
 
 SECOND = 1_000_000_000
 BASELINE = 0.5
@@ -91,6 +91,57 @@ class Scene:
         told["x"], told["y"], told["z"] = CAMERA.bearings(pixels[seen]).T
         told["sigma_uu"], told["sigma_vv"] = self.sigma[known[seen]].T ** 2
         return Right(told, CAMERA, T_LEFT_RIGHT)
+
+
+class Ring:
+    """A camera that goes round and round, looking outwards; a track ends where it leaves.
+
+    Of its 600 points a ninth is seen at a time; a lap has 314 frames.
+    """
+
+    COUNT = 600
+
+    def __init__(self, camera: Any = CAMERA, sigma: float = 0.2, seed: int = 0) -> None:
+        self.camera, self.rng, self.sigma = camera, np.random.default_rng(seed), sigma
+        self.angle = self.rng.uniform(0, 2 * np.pi, self.COUNT)
+        far, height = self.rng.uniform(4, 8, self.COUNT), self.rng.uniform(-1.5, 1.5, self.COUNT)
+        place = [far * np.sin(self.angle), height, far * np.cos(self.angle)]
+        self.points = np.column_stack(place)
+
+    def pose(self, number: int) -> Any:
+        turn = 0.02 * number
+        pose = np.eye(4)
+        pose[:3, :3] = Rotation.from_rotvec([0, turn, 0]).as_matrix()
+        pose[:3, 3] = [np.sin(turn), 0.1 * np.sin(0.3 * number), np.cos(turn)]
+        return pose
+
+    def features(self, number: int) -> Any:
+        pose = self.pose(number)
+        pixels = self.camera.project((self.points - pose[:3, 3]) @ pose[:3, :3])
+        with np.errstate(invalid="ignore"):
+            seen = np.flatnonzero(((pixels >= 0) & (pixels <= [639, 479])).all(axis=1))
+        lap = np.floor((0.02 * number - self.angle[seen] + np.pi) / (2 * np.pi)).astype(int)
+        rows = np.zeros(len(seen), FEATURES)
+        places = pixels[seen] + self.rng.normal(size=(len(seen), 2)) * self.sigma
+        rows["u"], rows["v"] = places.T
+        rows["x"], rows["y"], rows["z"] = self.camera.bearings(places).T
+        rows["sigma_uu"] = rows["sigma_vv"] = self.sigma**2
+        rows["track_id"] = 1 + seen + self.COUNT * (lap + 1)
+        return rows
+
+    def stamp(self, number: int) -> int:
+        return SECOND + number * SECOND // 10
+
+    def loop(self, now: int, then: int) -> Any:
+        """Rows of `loops` between two frames, exact but for the noise of now."""
+        ids = [(self.features(n)["track_id"] - 1) % self.COUNT for n in (now, then)]
+        _, index, known = np.intersect1d(*ids, return_indices=True)
+        rows, seen = np.zeros(len(index), LOOPS), self.features(now)[index]
+        rows["index"], rows["keyframe_index"] = index, known
+        rows["keyframe_sec"], rows["keyframe_nanosec"] = divmod(self.stamp(then), SECOND)
+        for name in ("u", "v", "sigma_uu", "sigma_uv", "sigma_vv"):
+            rows[name] = seen[name]
+        return rows
 
 
 def tracks(stamp: int, rows: Any) -> Any:
