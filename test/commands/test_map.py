@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from inertia import CALIBRATION, samples
-from scene import CAMERA, SECOND, T_LEFT_RIGHT, Scene, tracks
+from scene import CAMERA, SECOND, T_LEFT_RIGHT, Ring, Scene, tracks
 
 from d2_ros.camera import rectification
 from d2_ros.sources import messages
@@ -83,6 +83,32 @@ def test_all_keyframes_are_smoothed_together_at_the_end(d2_ros: Any, tmp_path: P
         assert done.code == 0, done.err
         errors[name] = json.loads(figures.read_text())["absolute_error_m"]
     assert errors["whole"] < 0.95 * errors["live"]
+
+
+def test_loops_in_the_bag_put_the_map_right(d2_ros: Any, tmp_path: Path) -> None:
+    ring, errors, figures = Ring(sigma=0.5), {}, tmp_path / "f.json"
+    path, bag = tmp_path / "ring.tum", tmp_path / "ring.mcap"
+    stamps = np.array([ring.stamp(number) for number in range(400)])
+    path.write_text(tum_lines(stamps, np.stack([ring.pose(number) for number in range(400)])))
+    with BagWriter(bag) as writer:
+        for number, stamp in enumerate(stamps.tolist()):
+            rows = ring.features(number)
+            told = {"features": rows} | ({} if number % 4 else {"tracks": tracks(stamp, rows)})
+            if number in (364, 380, 396):
+                told["loops"] = ring.loop(number, number - 312)
+            info = messages.camera_info(stamp, "c", CAMERA, 640, 480)
+            writer.write("/camera/camera_info", info)
+            for topic, content in told.items():
+                message = messages.cloud(stamp, "c", content)
+                writer.write(f"/d2_frontend/camera/{topic}", message)
+    for options in ([], ["--no-loops"]):
+        done = d2_ros("map", bag, *options, "--truth", path, "--json", figures)
+        assert done.code == 0, done.err
+        assert ("3 loops, 0 refused" in done.out) == (not options)
+        found = json.loads(figures.read_text())
+        assert found["loops"] == (0 if options else 3)
+        errors[not options] = found["absolute_error_m"]
+    assert errors[True] < errors[False] / 2
 
 
 def test_the_map_lies_beside_the_bag_unless_told_otherwise(d2_ros: Any, tmp_path: Path) -> None:

@@ -42,3 +42,24 @@ def test_what_waits_when_time_jumps_back_is_dropped_but_for_frames():
     sent(inbox, ("features", 100), ("tracks", 200), ("stereo", 300))
     assert sent(inbox, ("features", 50)) == []
     assert sent(inbox, ("stereo", 50)) == [("f", 50, True)]
+
+
+def test_loops_wait_for_the_tracks_that_tell_of_their_keyframe():
+    inbox = Inbox(stereo=False)
+    assert sent(inbox, ("features", 1), ("loops", 1), ("features", 2)) == [
+        ("f", 1, False),
+        ("f", 2, False),
+    ]
+    told = sent(inbox, ("tracks", 2), ("loops", 2))  # a later window tells of it as well
+    assert [entry[:2] for entry in told] == [("t", 2), ("l", 1), ("l", 2)]
+    assert sent(inbox, ("loops", 5)) == []
+    assert [item.topic for item in inbox.flush()] == ["loops"]
+
+
+def test_loops_that_wait_are_bounded_and_end_with_their_run():
+    inbox = Inbox(stereo=False)
+    assert sent(inbox, ("features", 50), *(("loops", at) for at in range(51, 80))) == [
+        ("f", 50, False)
+    ]
+    assert len(list(inbox.flush())) == 10
+    assert sent(inbox, ("loops", 51), ("features", 1)) == [("l", 51, False), ("f", 1, False)]
