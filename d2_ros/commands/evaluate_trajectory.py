@@ -54,6 +54,9 @@ def trajectory(
     right_image_topic: Annotated[
         str | None, typer.Option(help="The image topic of --right, where that bag has several.")
     ] = None,
+    loops: Annotated[
+        bool, typer.Option("--loops", help="Also with the places that are known again.")
+    ] = False,
     json: Json = None,
 ) -> None:
     """Judge the trajectories of one mapper that reads refined, detected, KLT's and SIFT's tracks.
@@ -65,8 +68,9 @@ def trajectory(
 
     import numpy as np
 
+    from d2_ros.commands.replay import make_keeper
     from d2_ros.commands.replay_right import RightCamera
-    from d2_ros.evaluation.mapping import METHODS, judge_mappers, run_mappers
+    from d2_ros.evaluation.mapping import LOOPS_METHOD, METHODS, judge_mappers, run_mappers
     from d2_ros.evaluation.pairs import flatten
     from d2_ros.evaluation.tables import TRAJECTORY_COLUMNS
     from d2_ros.evaluation.trajectories import Path3D, draw
@@ -96,11 +100,13 @@ def trajectory(
     frontend = FrontEnd(config)
     if right is not None:
         pair = RightCamera(other, FrontEnd(config, frontend.extractor), T_left_right)
-    mappers, stamps = run_mappers(_watched(used, "Mapping"), frontend, mapping, pair)
+    keeper = make_keeper(config) if loops else None
+    mappers, stamps = run_mappers(_watched(used, "Mapping"), frontend, mapping, pair, keeper)
     found = judge_mappers(mappers, Path3D(np.array(stamps, np.int64), poses[: len(stamps)]))
     everything = {"source": used.name, "start": start, **flatten(found.figures)}
     tables = {"Trajectories, after alignment with the truth": TRAJECTORY_COLUMNS}
     plots = {"Trajectories": draw(found.paths, "m")} if found.paths else {}
     _tell(folder, f"Mapping {used.name}", found.figures, tables, everything, plots, json)
-    for name, meaning in METHODS.items():
+    told = {LOOPS_METHOD: "as d2, corrected by the places that are known again"} if loops else {}
+    for name, meaning in (METHODS | told).items():
         typer.echo(f"{name}: {meaning}")

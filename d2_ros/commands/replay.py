@@ -162,7 +162,7 @@ def replay(
     if other is not None:
         config = replace(config, input=replace(config.input, stereo=True))
     frontend = FrontEnd(config)
-    keeper = _keeper(config) if config.places.enabled else None
+    keeper = make_keeper(config) if config.places.enabled else None
     tally, ending, partner = Tally(), None, None
     with BagWriter(out) as bag:
 
@@ -199,7 +199,8 @@ def replay(
     tell_ending(out, tally.frames, tally.refused, ending)
 
 
-def _keeper(config: Config) -> Keeper:
+def make_keeper(config: Config) -> Keeper:
+    """Return a keeper of places that knows none yet."""
     from d2_ros.places.keeper import Keeper
     from d2_ros.places.memory import PlaceMemory
     from d2_ros.places.vlad import load_vocabulary

@@ -30,6 +30,8 @@ from d2_ros.mapper.config import KEEP_ALL, MapperConfig
 from d2_ros.mapper.mapper import Mapper
 from d2_ros.mapper.observations import Right
 from d2_ros.matching.verification import verify
+from d2_ros.places.keeper import Keeper
+from d2_ros.places.loops import loop_rows
 from d2_ros.processor import Processor
 from d2_ros.records import FEATURES, STEREO, TRACKS, FrameResult, columns, split_stamp
 from d2_ros.sources.base import Frame
@@ -45,6 +47,10 @@ METHODS = {
 Lucas-Kanade from left to right; RootSIFT matched from left to right."""
 
 ERRORS = ("absolute_error_m", "relative_error_m", "relative_error_deg")
+
+LOOPS_METHOD = "d2_loops"
+"""As ``d2``, put right by the places that are known again."""
+
 
 Figures = dict[str, float | int | str]
 
@@ -77,12 +83,17 @@ class Pair(Protocol):
 
 
 def run_mappers(
-    frames: Iterable[Frame], frontend: Processor, config: MapperConfig, pair: Pair | None = None
+    frames: Iterable[Frame],
+    frontend: Processor,
+    config: MapperConfig,
+    pair: Pair | None = None,
+    keeper: Keeper | None = None,
 ) -> tuple[dict[str, Mapper], list[int]]:
     """Run the front-end and its peers over every frame, and a mapper behind each.
 
     The peers' keyframes are the front-end's. An equal covariance is 1 px: the mapper looks at what
-    covariances say of one another only.
+    covariances say of one another only. With a `keeper` of places there is one more method,
+    :data:`LOOPS_METHOD`.
 
     Returns
     -------
@@ -93,7 +104,10 @@ def run_mappers(
     D2RosError
         For a frame that cannot be used or has no calibration.
     """
-    mappers = {name: Mapper(replace(config, keep_keyframes=KEEP_ALL)) for name in METHODS}
+    kept = replace(config, keep_keyframes=KEEP_ALL)
+    mappers = {name: Mapper(kept) for name in METHODS}
+    if keeper is not None:
+        mappers[LOOPS_METHOD] = Mapper(replace(kept, loops=True))
     chain, follower, detected = Chain(), Klt(*KLT_POINTS["klt"]), Detected()
     window, stamps = HeldCamera(), []
     for frame in frames:
@@ -116,13 +130,21 @@ def run_mappers(
             "klt": observed_rows(klt, result, camera),
             "sift": observed_rows(chained, result, camera),
         }
+        if keeper is not None:
+            told[LOOPS_METHOD] = told["d2"]
         rights: dict[str, Right] = {}
         if pair is not None and (found := pair.find(replace(frame, camera=camera), result)):
             rights = _rights(pair, found, image, sparse, klt, camera, frontend.config)
+            if keeper is not None:
+                rights[LOOPS_METHOD] = rights["d2"]
         for name, (features, tracks) in told.items():
             mappers[name].add_features(frame.stamp, features, camera, rights.get(name))
             if tracks is not None:
                 mappers[name].add_tracks(frame.stamp, tracks, camera)
+        if keeper is not None and result.is_keyframe:
+            known = keeper.take(result, frame.image, camera)
+            if known is not None:
+                mappers[LOOPS_METHOD].add_loops(frame.stamp, loop_rows(known), camera)
         stamps.append(frame.stamp)
     return mappers, stamps
 
@@ -190,6 +212,7 @@ def judge_mappers(mappers: dict[str, Mapper], truth: Path3D) -> Mapped:
             "frames_placed": len(mapper.trajectory), "frames": counts.frames,
             "keyframes": counts.keyframes, "lost": counts.lost, "segments": counts.segments,
             **{f"{part}.p50_ms": value for part, value in counts.medians().items()},
+            "loops": len(mapper.loops.graph.loops), "loops_refused": mapper.loops.graph.refused,
         }  # fmt: skip
         if len(mapper.trajectory) >= 3:
             live = judge(Path3D(*mapper.trajectory.poses()), truth, mapper.metric)

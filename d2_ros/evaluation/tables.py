@@ -73,6 +73,7 @@ TRAJECTORY_COLUMNS: tuple[Column, ...] = (
     ("frames_placed", "frames placed", "{:d}"),
     ("lost", "lost", "{:d}"),
     ("segments", "segments", "{:d}"),
+    ("loops", "loops", "{:d}"),
     ("frame.p50_ms", "a frame, ms", "{:.1f}"),
     ("keyframe.p50_ms", "a keyframe, ms", "{:.1f}"),
 )

@@ -149,10 +149,13 @@ class Loops:
             return made
         known = dict(sorted(made.trajectory.keyframes.items()))
         correction = self.graph.corrected(known, set(self._begins[1:]), metric)
-        return Map(made.trajectory.corrected(correction), self.place(made.landmarks, correction))
+        return Map(made.trajectory.corrected(correction), self._place(made.landmarks, correction))
 
-    def place(self, landmarks: Landmarks, correction: Correction) -> Landmarks:
+    def place(self, landmarks: Landmarks) -> Landmarks:
         """Landmarks of odom in the corrected map."""
+        return self._place(landmarks, self.graph.correction) if self.graph.loops else landmarks
+
+    def _place(self, landmarks: Landmarks, correction: Correction) -> Landmarks:
         ids, stamps = self.seen.last()
         rows = np.minimum(np.searchsorted(ids, landmarks.ids), len(ids) - 1)
         found = ids[rows] == landmarks.ids

@@ -122,6 +122,14 @@ class Mapper:
         """Whether the map is in metres."""
         return self._imu.aligned if self._imu else len(self._rig) > 1
 
+    @property
+    def T_map_odom(self) -> NDArray[np.float64]:
+        """``(4, 4)``, by the newest keyframe; the identity without loops."""
+        newest = max(self.trajectory.keyframes, default=None)
+        if newest is None or not self.loops.graph.loops:
+            return np.eye(4)
+        return self.loops.graph.correction.rigid(newest, self.trajectory.keyframes[newest])
+
     def add_imu(self, stamp: int, values: Sequence[float] | NDArray[np.float64]) -> None:
         """Take a sample of the IMU, before the frames that are later.
 

@@ -85,6 +85,14 @@ class Correction:
         result[:, :3, 3] = scales[:, None] * turned + shifts
         return result
 
+    def rigid(self, stamp: int, pose: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``(4, 4)`` T_map_odom that brings the pose of a keyframe where it belongs.
+
+        It says nothing of the scale, which a rigid motion cannot.
+        """
+        there = self.poses(np.array([stamp], np.int64), pose[None])[0]
+        return np.asarray(there @ inverse(pose))
+
 
 class PoseGraph:
     """The loops that have been told, as far as drift explains them.

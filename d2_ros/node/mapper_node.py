@@ -35,12 +35,12 @@ from d2_ros.node.mailbox import Mailbox, Worker
 from d2_ros.node.mapper_outputs import MapperOutputs
 from d2_ros.node.messages import stamp_of
 from d2_ros.node.parameters import declare_all, overrides
-from d2_ros.records import FEATURES, STEREO, TRACKS, landmark_rows, unpack
+from d2_ros.records import FEATURES, LOOPS, STEREO, TRACKS, landmark_rows, unpack
 from d2_ros.sources.imu import sample_of
 from d2_ros.sources.ply import ply_bytes
 from d2_ros.sources.trajectories import tum_lines
 
-LAYOUTS = {"features": FEATURES, "tracks": TRACKS, "stereo": STEREO}
+LAYOUTS = {"features": FEATURES, "tracks": TRACKS, "stereo": STEREO, "loops": LOOPS}
 CAMERA_INFO, RIGHT_CAMERA_INFO = "camera/camera_info", "right/camera_info"
 INPUT_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 IMU_QOS = QoSProfile(depth=10_000, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -81,13 +81,15 @@ class MapperNode(Node):
         self._calibrations = {CAMERA_INFO: Calibration(self.config.rectified)}
         if self.config.stereo:
             self._calibrations[RIGHT_CAMERA_INFO] = Calibration(self.config.rectified)
-        self._outputs = MapperOutputs(self, self.config.frame, self.config.path_length)
+        odom_frame = self.config.odom_frame if self.config.loops else self.config.frame
+        self._outputs = MapperOutputs(self, self.config.frame, odom_frame, self.config.path_length)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_service(Trigger, "~/save_map", self._on_save)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._mailbox: Mailbox[PointCloud2] = Mailbox()
         self._worker = Worker(self._mailbox, self._handle, self._wake)
-        for topic in LAYOUTS if self.config.stereo else ("features", "tracks"):
+        wanted = {"stereo": self.config.stereo, "loops": self.config.loops}
+        for topic in (topic for topic in LAYOUTS if wanted.get(topic, True)):
             self.create_subscription(
                 PointCloud2,
                 f"d2_frontend/camera/{topic}",
@@ -160,10 +162,15 @@ class MapperNode(Node):
                 if self.mapper.add_tracks(stamp, told, camera):
                     self._outputs.publish_map(stamp, self.mapper)
                 continue
+            if ready.topic == "loops":
+                if self.mapper.add_loops(stamp, told, camera):
+                    self._outputs.publish_map(stamp, self.mapper)
+                continue
             right = None if ready.stereo is None else self._right(ready.stereo[1])
             pose = self.mapper.add_features(stamp, told, camera, right)
             if pose is not None:
-                self._outputs.publish_pose(stamp, own.frame_id, pose)
+                T_map_odom = self.mapper.T_map_odom
+                self._outputs.publish_pose(stamp, own.frame_id, pose, T_map_odom)
 
     def _right(self, rows: Any) -> Right | None:
         """What the right camera sees, where its calibration says where it is."""
@@ -208,6 +215,8 @@ class MapperNode(Node):
             values: dict[str, object] = {name: getattr(counts, name) for name in names}
             values |= {"landmarks": len(mapper.landmarks), "state": mapper.state}
             values |= {"metric": mapper.metric}
+            graph = mapper.loops.graph
+            values |= {"loops": len(graph.loops), "loops_refused": graph.refused}
             values |= {f"{name}_p50_ms": f"{t:.1f}" for name, t in counts.medians().items()}
         values |= {"failed": self._failed, "last_error": self._last_error}
         values |= {"uncalibrated": self._uncalibrated, "process_memory_mb": process_memory_mb()}

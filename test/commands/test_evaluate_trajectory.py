@@ -10,11 +10,17 @@ import pytest
 
 
 def test_refinement_makes_the_trajectory_better(d2_ros: Any, tmp_path: Path) -> None:
+    pytest.importorskip("faiss", reason="--loops needs the extra places")
     figures = tmp_path / "f.json"
     source = "synthetic:size=160x120,frames=30"
-    done = d2_ros("evaluate", "trajectory", source, "--out", tmp_path / "out", "--json", figures)
+    done = d2_ros(
+        "evaluate", "trajectory", source, "--out", tmp_path / "out", "--json", figures, "--loops"
+    )
     assert done.code == 0, done.err
     found = json.loads(figures.read_text())
+    # 1.5 s come round to nothing.
+    assert (found["d2_loops.loops"], found["d2_loops.loops_refused"]) == (0, 0)
+    assert found["d2_loops.absolute_error_m"] == found["d2.absolute_error_m"]
     assert (tmp_path / "out" / "report.html").is_file()
     assert (tmp_path / "out" / "trajectories.png").is_file()
     methods = ("d2", "d2_equal", "d2_detected", "klt", "sift")

@@ -21,7 +21,7 @@ from processes import starting_nodes
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from scene import CAMERA, SECOND, T_LEFT_RIGHT, Scene, tracks
+from scene import CAMERA, SECOND, T_LEFT_RIGHT, Ring, Scene, tracks
 from sensor_msgs.msg import CameraInfo, Imu, PointCloud2
 from std_srvs.srv import Trigger
 
@@ -45,6 +45,7 @@ class Front(Node):
         self.tracks = advertise(PointCloud2, "/d2_frontend/camera/tracks", ALL)
         self.infos = advertise(CameraInfo, "/camera/camera_info", INFO_QOS)
         self.stereo = advertise(PointCloud2, "/d2_frontend/camera/stereo", ALL)
+        self.loops = advertise(PointCloud2, "/d2_frontend/camera/loops", ALL)
         self.right_infos = advertise(CameraInfo, "/right/camera_info", INFO_QOS)
         self.odometry: list[Odometry] = []
         self.paths: list[PathMessage] = []
@@ -293,6 +294,48 @@ def test_the_map_is_saved_and_forgotten_on_request(
     assert (tmp_path / "map" / "landmarks.ply").stat().st_size > 200 * 40
     assert graph.call(front.create_client(Trigger, "/d2_mapper/reset"), Trigger.Request()).success
     assert (node.mapper.state, len(node.mapper.landmarks)) == ("starting", 0)
+
+
+def test_a_loop_puts_the_map_right_and_leaves_the_odometry(
+    graph: Any, front: Front, make_node: Any
+) -> None:
+    """The path in the frame map bends; the odometry, in a frame of its own, does not."""
+    node, ring = make_node(loops=True), Ring(sigma=0.5)
+    graph.wait(lambda: front.connected() and front.loops.get_subscription_count() > 0)
+    for number in range(400):  # a lap has 314
+        stamp, rows = ring.stamp(number), ring.features(number)
+        header = make_header(stamp, "c")
+        if number % 20 == 0:
+            front.infos.publish(make_camera_info(header, CAMERA, 640, 480))
+        front.features.publish(make_cloud(header, rows))
+        if number % 4 == 0:
+            front.tracks.publish(make_cloud(header, tracks(stamp, rows)))
+        if number == 364:
+            front.loops.publish(make_cloud(header, ring.loop(364, 52)))
+        if number % 40 == 0:  # no faster than it is read
+            graph.wait(lambda sent=number: node.mapper.counts.frames > sent)
+    graph.wait(lambda: front.stamps()[-1:] == [ring.stamp(399)])
+    graph.wait(lambda: front.statuses and front.statuses[-1]["loops"] == "1")
+    assert {message.header.frame_id for message in front.odometry} == {"odom"}
+    assert {message.header.frame_id for message in front.paths} == {"map"}
+    first, last = front.paths[0], front.paths[-1]
+    before = [path for path in front.paths if stamp_of(path.header) < ring.stamp(364)][-1]
+    assert place(first.poses[0]) == pytest.approx(place(last.poses[0]), abs=1e-6)
+    known = {stamp_of(pose.header): place(pose) for pose in before.poses}
+    bent = [
+        np.subtract(place(p), known[s]) for p in last.poses if (s := stamp_of(p.header)) in known
+    ]
+    assert np.linalg.norm(bent, axis=1).max() > 0.01
+    steps = np.diff([place(message.pose) for message in front.odometry], axis=0)
+    lengths = np.linalg.norm(steps, axis=1)
+    assert lengths.max() < 2 * np.median(lengths)
+    assert np.abs(node.mapper.T_map_odom - np.eye(4)).max() > 1e-3
+
+
+def place(stamped: Any) -> tuple[float, float, float]:
+    """Return x, y, z of a stamped pose, or of one with a covariance."""
+    position = stamped.pose.position
+    return position.x, position.y, position.z
 
 
 def test_a_map_that_cannot_be_saved_says_why(

@@ -155,3 +155,14 @@ def test_by_night_the_same_room_is_dark_noisy_and_lit_from_within():
     assert np.percentile(share, 95) > 4 * np.percentile(share, 20)  # lamps, not a darker day
     blue, _, red = night[0].reshape(-1, 3).mean(axis=0) / day[0].reshape(-1, 3).mean(axis=0)
     assert red > 1.5 * blue
+
+
+def test_a_covered_lens_shows_noise_and_nothing_else_changes(small):
+    """From a third of the frames on, for 0.2 s of 20 frames a second."""
+    covered = open_synthetic("size=160x120,frames=12,cover=200")
+    dark = [frame.image.max() < 4 for frame in covered]
+    assert dark == [False] * 4 + [True] * 4 + [False] * 4
+    plain = [frame.image for frame in open_synthetic("size=160x120,frames=12")]
+    for number, frame in enumerate(covered):
+        assert dark[number] != np.array_equal(frame.image, plain[number])
+    assert not np.array_equal(*(frame.image for frame in list(covered)[4:6]))

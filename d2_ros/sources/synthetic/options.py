@@ -17,6 +17,7 @@ _LIMITS = {
     "rate_hz": (1, 200),
     "baseline_mm": (0, 1000),
     "night": (0, 1),
+    "cover_ms": (0, 5000),
 }
 
 
@@ -38,6 +39,8 @@ class SyntheticOptions:
         More than 0: the right camera of a stereo pair, so far to the right of the one of 0.
     night
         1: the room by night, lit by two lamps; the camera exposes for 30 ms and amplifies.
+    cover_ms
+        Something lies on the lens for so long, after a third of the frames.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class SyntheticOptions:
     rate_hz: int = 20
     baseline_mm: int = 0
     night: int = 0
+    cover_ms: int = 0
 
     def __post_init__(self) -> None:
         if not 160 <= self.width <= 640 or self.width * 3 != self.height * 4:
@@ -79,6 +83,12 @@ class SyntheticOptions:
         """Frames over which gain, gamma and offset change and come back."""
         return range(round(0.6 * self.frames), round(0.8 * self.frames))
 
+    @property
+    def covered_frames(self) -> range:
+        """Frames that show nothing but read-out noise."""
+        begin = round(self.frames / 3)
+        return range(begin, begin + round(self.cover_ms * 1e6 / self.period))
+
     def response(self, frame: int) -> tuple[float, float, float]:
         """Gain, gamma and offset (gray values) of the camera in a frame."""
         if self.night or frame not in self.exposure_frames:
@@ -104,7 +114,7 @@ class SyntheticOptions:
 def parse_options(spec: str) -> SyntheticOptions:
     """Read text such as ``size=320x240,frames=40,seed=0,rate=20``; what is left out is default.
 
-    ``baseline`` is in mm; ``night=1`` is the room by night.
+    ``baseline`` is in mm, ``cover`` in ms; ``night=1`` is the room by night.
 
     Raises
     ------

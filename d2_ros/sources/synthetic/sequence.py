@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,8 +58,13 @@ class Synthetic:
         D2RosError
             If the cache folder cannot be written or scikit-image is missing.
         """
-        for stamp, image in zip(self.stamps, load_images(self.options), strict=True):
-            yield Frame(stamp, np.array(image), self.camera)
+        images = load_images(replace(self.options, cover_ms=0))
+        for index, (stamp, image) in enumerate(zip(self.stamps, images, strict=True)):
+            seen = np.array(image)
+            if index in self.options.covered_frames:
+                draw = np.random.default_rng([self.options.seed, index])
+                seen = draw.integers(0, 4, seen.shape, np.uint8)
+            yield Frame(stamp, seen, self.camera)
 
     def poses(self) -> NDArray[np.float64]:
         """Exact ``T_world_camera`` at the middle of each exposure, ``(len, 4, 4)``."""
