@@ -21,6 +21,7 @@ ARGUMENTS = {
     "stereo": ("false", "There is a right camera as well: topic stereo, and metres for a mapper."),
     "right_image_topic": ("right/image_raw", "Images of the right camera."),
     "right_camera_info_topic": ("right/camera_info", "Its calibration."),
+    "loops": ("false", "Know places again: topics loops and loop_pose, by which a mapper goes."),
     "sync_tolerance": ("0.003", "Most seconds between the stamps of a stereo pair."),
     "mapper": ("false", "Also start d2_mapper; mapper.launch.py's arguments are taken as well."),
     "weights": ("", "Name or path of the weights; empty: as in the parameter file."),
@@ -41,6 +42,8 @@ def start_node(context):
         given["input.qos"] = value["qos"]
     given |= {name: value[name].lower() == "true" for name in ("use_sim_time", "autostart")}
     topics = {"camera": ("image_topic", "camera_info_topic")}
+    if value["loops"].lower() == "true":
+        given["places.enabled"] = True
     if value["stereo"].lower() == "true":
         topics["right"] = ("right_image_topic", "right_camera_info_topic")
         given |= {"cameras": [*topics], "input.stereo": True}

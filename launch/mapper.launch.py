@@ -19,6 +19,7 @@ ARGUMENTS = {
     "camera_info_topic": ("camera/camera_info", "Calibration of the camera, the left one's."),
     "stereo": ("false", "There is a right camera as well: in metres."),
     "right_camera_info_topic": ("right/camera_info", "Calibration of the right camera."),
+    "loops": ("false", "Places known again put the map right; odometry is in odom then."),
     "imu_topic": ("", "sensor_msgs/Imu, for metres; empty: as in the parameter file."),
     "imu_calibration": ("", "YAML file of the IMU's place and noise; empty: likewise."),
     "frontend": ("true", "Also start d2_frontend; its own arguments are taken as well."),
@@ -32,8 +33,7 @@ def start_node(context):
     value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     given = {name: value[name] for name in ("imu_topic", "imu_calibration") if value[name]}
     given["use_sim_time"] = value["use_sim_time"].lower() == "true"
-    if value["stereo"].lower() == "true":
-        given["stereo"] = True
+    given |= {name: True for name in ("stereo", "loops") if value[name].lower() == "true"}
     node = Node(
         package="d2_ros",
         executable="d2_mapper",

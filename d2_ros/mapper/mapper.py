@@ -374,7 +374,8 @@ class Mapper:
             del self._before[0]
         self._pending, self._window = [], Window(self.config, self._rig, self._imu)
         self._segment = first.stamp
-        self.loops.begin_segment(first.stamp, self.landmarks)
+        if self.config.loops:
+            self.loops.begin_segment(first.stamp, self.landmarks)
         if self._imu is not None:
             self._imu.reset()
         self.landmarks = Landmarks(self.config.keep_landmarks)

@@ -18,7 +18,7 @@ LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 ARGUMENTS = {
     "namespace", "params_file", "image_topic", "camera_info_topic", "weights", "device",
     "use_sim_time", "rviz", "autostart", "log_level", "stereo", "right_image_topic",
-    "right_camera_info_topic", "sync_tolerance", "mapper",
+    "right_camera_info_topic", "sync_tolerance", "mapper", "loops",
 }  # fmt: skip
 
 
@@ -145,6 +145,12 @@ def test_the_mapper_takes_the_pair_and_an_imu() -> None:
         "camera/camera_info": "/l/info",
         "right/camera_info": "/r/info",
     }
+
+
+def test_loops_are_looked_for_and_taken() -> None:
+    for name, parameter in (("frontend", "places.enabled"), ("mapper", "loops")):
+        assert parameter not in values(*opened(describe(name)))
+        assert values(*opened(describe(name), loops="true"))[parameter] is True
 
 
 @pytest.mark.parametrize(
