@@ -125,9 +125,9 @@ class Mapper:
     @property
     def T_map_odom(self) -> NDArray[np.float64]:
         """``(4, 4)``, by the newest keyframe; the identity without loops."""
-        newest = max(self.trajectory.keyframes, default=None)
-        if newest is None or not self.loops.graph.loops:
+        if not self.loops.graph.loops:
             return np.eye(4)
+        newest = max(self.trajectory.keyframes)
         return self.loops.graph.correction.rigid(newest, self.trajectory.keyframes[newest])
 
     def add_imu(self, stamp: int, values: Sequence[float] | NDArray[np.float64]) -> None:
