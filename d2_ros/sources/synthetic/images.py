@@ -44,7 +44,7 @@ def load_images(options: SyntheticOptions) -> NDArray[np.uint8]:
     D2RosError
         If the cache folder cannot be written or scikit-image is missing.
     """
-    *values, night = astuple(options)
+    *values, night, _ = astuple(options)  # the cover is not rendered
     # By day the files have the names that they had before there was a night.
     key = "-".join(map(str, (VERSION, *values, *(["night"] if night else []))))
     path = _cache_folder() / f"synthetic-{key}.npy"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,8 +57,8 @@ class Synthetic:
         D2RosError
             If the cache folder cannot be written or scikit-image is missing.
         """
-        images = load_images(replace(self.options, cover_ms=0))
-        for index, (stamp, image) in enumerate(zip(self.stamps, images, strict=True)):
+        images = zip(self.stamps, load_images(self.options), strict=True)
+        for index, (stamp, image) in enumerate(images):
             seen = np.array(image)
             if index in self.options.covered_frames:
                 draw = np.random.default_rng([self.options.seed, index])
