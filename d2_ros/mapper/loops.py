@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,9 @@ from d2_ros.mapper.pose_graph import Correction, Loop, PoseGraph
 _MOST_KEYFRAMES = 10_000
 """Keyframes whose tracks are remembered, the newest; 4 kB each."""
 
+_MOST_TRACKS = 2**21
+"""Tracks of which is remembered who saw them last, the newest, about; 8 bytes each."""
+
 _LEAST_SHARE = 0.5
 """Of the rows whose place is known, the share that one pose must explain."""
 
@@ -27,17 +29,28 @@ _LEAST_SHARE_OF_DEPTH = 1e-4
 """What a loop is certain to at best, whatever its covariance says: rad, and share of the depth."""
 
 
-@dataclass
 class Seen:
-    """Tracks of the rows of ``features``, by keyframe."""
+    """Tracks of the rows of ``features``, by keyframe, and who saw each track last."""
 
-    _ids: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._ids: dict[int, NDArray[np.uint32]] = {}
+        self._lowest = 0
+        self._last: NDArray[np.int64] = np.zeros(0, np.int64)  # of track `_lowest` and those after
 
     def add(self, stamp: int, ids: NDArray[np.uint32]) -> None:
         """Remember the track of every row of a keyframe's ``features``; 0 for none."""
         self._ids[stamp] = ids.copy()
         while len(self._ids) > _MOST_KEYFRAMES:
             del self._ids[next(iter(self._ids))]
+        missing = int(ids.max(initial=0)) + 1 - self._lowest - len(self._last)
+        if missing > 0:
+            self._last = np.append(self._last, np.zeros(max(missing, len(self._last)), np.int64))
+        if len(self._last) > 2 * _MOST_TRACKS:
+            used = int(ids.max()) + 1 - self._lowest
+            self._lowest += max(used - _MOST_TRACKS, 0)
+            self._last = self._last[max(used - _MOST_TRACKS, 0) :][:_MOST_TRACKS]
+        rows = ids.astype(np.int64) - self._lowest
+        self._last[rows[rows >= 0]] = stamp
 
     def tracks(self, stamp: int, rows: NDArray[np.uint32]) -> NDArray[np.int64]:
         """Tracks of rows; 0 where they are not known."""
@@ -47,15 +60,13 @@ class Seen:
         found[inside] = ids[rows[inside]]
         return found
 
-    def last(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Every track, ascending, and the stamp of the keyframe that saw it last."""
-        if not self._ids:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        stamps = np.repeat(list(self._ids), [len(ids) for ids in self._ids.values()])
-        ids = np.concatenate(list(self._ids.values())).astype(np.int64)
-        order = np.lexsort((stamps, ids))
-        ends = np.flatnonzero(np.diff(ids[order], append=-1))
-        return ids[order][ends], stamps[order][ends].astype(np.int64)
+    def last(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Stamps of the keyframes that saw tracks last; 0 where none is remembered."""
+        rows = ids - self._lowest
+        known = (rows >= 0) & (rows < len(self._last))
+        stamps = np.zeros(len(ids), np.int64)
+        stamps[known] = self._last[rows[known]]
+        return stamps
 
 
 class Loops:
@@ -156,11 +167,7 @@ class Loops:
         return self._place(landmarks, self.graph.correction) if self.graph.loops else landmarks
 
     def _place(self, landmarks: Landmarks, correction: Correction) -> Landmarks:
-        ids, stamps = self.seen.last()
-        rows = np.minimum(np.searchsorted(ids, landmarks.ids), len(ids) - 1)
-        found = ids[rows] == landmarks.ids
-        last = np.where(found, stamps[rows], stamps.max())
-        turns, shifts, scales = correction.at(last)
+        turns, shifts, scales = correction.at(self.seen.last(landmarks.ids))
         places = scales[:, None] * np.einsum("nij,nj->ni", turns, landmarks.places) + shifts
         covariances = turns @ landmarks.covariances @ turns.swapaxes(1, 2)
         covariances *= (scales**2)[:, None, None]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scene import CAMERA, Ring, tracks
 
+from d2_ros.mapper import loops
+
 FRAMES = 400  # a lap has 314
 
 
@@ -13,9 +15,9 @@ def rms(values):
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def go_round(mapper, ring, loops=(), frames=FRAMES, change=None):
-    """Send frames, and rows of `loops` behind the keyframe `now` for each (now, rows)."""
-    told = dict(loops)
+def go_round(mapper, ring, told=(), frames=FRAMES, change=None):
+    """Send frames, and rows of `loops` behind keyframe `now`, for each (now, rows) of `told`."""
+    told = dict(told)
     for number in range(frames):
         stamp, rows = ring.stamp(number), ring.features(number)
         rows = rows if change is None else change(number, rows)
@@ -39,9 +41,9 @@ def error(trajectory, ring):
     return rms(np.linalg.norm(a - scale * b @ (left @ sign @ right).T, axis=1))
 
 
-def errors(make_mapper, loops, seed=0, **values):
+def errors(make_mapper, told, seed=0, **values):
     mapper, ring = make_mapper(loops=True), Ring(sigma=0.5, seed=seed)
-    go_round(mapper, ring, loops, **values)
+    go_round(mapper, ring, told, **values)
     return mapper, error(mapper.trajectory, ring), error(mapper.adjusted().trajectory, ring)
 
 
@@ -143,3 +145,25 @@ def test_a_new_run_forgets_the_loops(make_mapper):
     mapper.reset()
     assert not mapper.loops.graph.loops
     assert not mapper.add_loops(ring.stamp(364), ring.loop(364, 52), CAMERA)
+
+
+def test_who_saw_a_track_last_is_remembered_of_the_newest(monkeypatch):
+    monkeypatch.setattr(loops, "_MOST_TRACKS", 1000)
+    seen, last = loops.Seen(), {}
+    for stamp in range(1, 200):
+        ids = np.arange(stamp * 40, stamp * 40 + 100, dtype=np.uint32)
+        seen.add(stamp, ids)
+        last |= dict.fromkeys(ids.tolist(), stamp)
+        assert len(seen._last) <= 2000
+    newest = np.array(sorted(last))[-1000:]
+    np.testing.assert_array_equal(seen.last(newest), [last[track] for track in newest])
+    assert seen.last(np.array([1, 50, 10**6])).tolist() == [0, 0, 0]
+
+
+def test_what_is_remembered_of_keyframes_is_bounded(monkeypatch):
+    monkeypatch.setattr(loops, "_MOST_KEYFRAMES", 5)
+    seen = loops.Seen()
+    for stamp in range(9):
+        seen.add(stamp, np.array([3, 0, 7], np.uint32))
+    assert seen.tracks(8, np.array([0, 2, 3], np.uint32)).tolist() == [3, 7, 0]
+    assert seen.tracks(3, np.array([0], np.uint32)).tolist() == [0]
