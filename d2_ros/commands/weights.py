@@ -1,4 +1,4 @@
-"""``d2-ros weights list|import|verify|export|project``: the checkpoints this machine knows."""
+"""``d2-ros weights``: the checkpoints this machine knows, and what can be made of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from d2_ros.commands.common import (
     output_folder,
     write_json,
 )
+from d2_ros.commands.weights_average import average
 from d2_ros.commands.weights_project import project
 from d2_ros.errors import D2RosError
 from d2_ros.files import write_file
@@ -42,13 +43,14 @@ class Format(str, Enum):
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     weights = typer.Typer(
-        help="List, import, verify, export and project weights.", no_args_is_help=True
+        help="List, import, verify, export, project and average weights.", no_args_is_help=True
     )
     weights.command("list")(list_weights)
     weights.command("import")(import_weights)
     weights.command("verify")(verify_weights)
     weights.command("export")(export_weights)
     weights.command("project")(project)
+    weights.command("average")(average)
     app.add_typer(weights, name="weights")
 
 
@@ -180,6 +182,8 @@ def _origin(notes: Mapping[str, str]) -> Iterator[str]:
                 f"matching accuracy at 3 px on held-back pairs {figures['start.mma_3px']:.3f} "
                 f"before, {figures['best.mma_3px']:.3f} after"
             )
+    if "averaged_from" in notes:
+        yield f"mean of {notes['averaged_from']}, trained on {notes.get('data', '?')}"
     if "projection" in notes:
         yield f"descriptors of {notes['projection']}"
 

@@ -45,7 +45,7 @@ def project(
         parts = list(drawn)
     points = sum(len(first) for first, _ in parts)
     projection = fit(parts, size, shrinkage)
-    notes = _notes(name) | {
+    notes = {"projected_from": name, **notes_of(name)} | {
         "projection": f"{size} values, fitted to {points} points of {pairs} pairs of "
         f"{', '.join(chosen.data.sources)}; seed {chosen.seed}, shrinkage {shrinkage:g}"
     }
@@ -54,9 +54,9 @@ def project(
     typer.echo(f"Use it with  -p weights:={out}")
 
 
-def _notes(name: str) -> dict[str, str]:
+def notes_of(name: str) -> dict[str, str]:
     """What named weights, or a checkpoint, say of their origin."""
     from d2_ros.features.weights import find_weights, known_weights, read_notes
 
     known = name in {file.name for file in known_weights()}
-    return {"projected_from": name, **read_notes(find_weights(name).path if known else Path(name))}
+    return read_notes(find_weights(name).path if known else Path(name))

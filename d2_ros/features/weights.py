@@ -30,11 +30,17 @@ from d2_ros.features.projection import PREFIX, without_projection
 from d2_ros.files import write_file
 from d2_ros.user_folders import user_folder
 
+_DATA = Path(__file__).parent / "data"
+
 SHIPPED = {
     "off_the_shelf": (
-        Path(__file__).parent / "data" / "d2_ots.safetensors",
+        _DATA / "d2_ots.safetensors",
         "bbf0de9fb9aa3e6653bf75d89c3272145e1bd31abe949054d1bcb149ccae7c15",
-    )
+    ),
+    "trained": (
+        _DATA / "d2_trained.safetensors",
+        "8d6696e5c8b54984bc4b160a3de2dcc7615f78c7a1c3680f2302a9863212bb16",
+    ),
 }
 """Weights inside the package: file and SHA-256."""
 

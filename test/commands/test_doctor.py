@@ -108,7 +108,7 @@ def test_names_damaged_weights_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     finding = doctor.probe("weights")
     assert finding.state == "note"
-    assert finding.found == "verified: off_the_shelf"
+    assert finding.found == "verified: off_the_shelf, trained"
     assert "mine" in finding.remedy
 
 

@@ -25,6 +25,7 @@ from d2_ros.features.weights import (
     load_weights,
     pack_weights,
     read_checkpoint,
+    read_notes,
     verify_weights,
     weights_folder,
 )
@@ -77,6 +78,18 @@ def test_shipped_weights_are_the_published_ones(shipped):
     )
     assert shipped["conv1_1.bias"][0] == pytest.approx(0.73429835, rel=1e-3)
     assert {value.dtype for value in shipped.values()} == {torch.float32}
+
+
+def test_trained_weights_hold_the_last_layer_and_say_where_it_comes_from(shipped):
+    path, checksum = SHIPPED["trained"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == checksum
+    assert path.stat().st_size < 5e6
+    trained, notes = load_weights("trained"), read_notes(path)
+    changed = {key for key in shipped if not torch.equal(shipped[key], trained[key])}
+    assert changed == {"conv4_3.weight", "conv4_3.bias"}
+    assert notes["averaged_from"].startswith("0.25 off_the_shelf, 0.25 seed0")
+    assert {"licence", "credit", "photographs", "settings", "figures"} <= notes.keys()
+    assert "held-back pairs 0.106 before, 0.159 after" in run("list").output
 
 
 @pytest.mark.parametrize("namespace", [False, True])
@@ -186,7 +199,7 @@ def test_an_imported_checkpoint_loads_by_name_in_half_precision(tmp_path, offici
     file = import_weights(path, "tuned")
     assert file.path == weights_folder() / "tuned.safetensors"
     assert file.actual_sha256() == file.sha256
-    assert [known.name for known in known_weights()] == ["off_the_shelf", "tuned"]
+    assert [known.name for known in known_weights()] == [*SHIPPED, "tuned"]
     assert find_weights("tuned") == file
     loaded = load_weights("tuned")
     assert all(torch.equal(loaded[key], shipped[key]) for key in shipped)
@@ -194,7 +207,7 @@ def test_an_imported_checkpoint_loads_by_name_in_half_precision(tmp_path, offici
     assert noted == [file.sha256, "tuned.safetensors"]
 
 
-@pytest.mark.parametrize("name", ["off_the_shelf", "../x", "a b", "", ".hidden"])
+@pytest.mark.parametrize("name", [*SHIPPED, "../x", "a b", "", ".hidden"])
 def test_bad_names_are_refused(name):
     with pytest.raises(D2RosError, match="cannot be named"):
         import_weights(SHIPPED["off_the_shelf"][0], name)
@@ -257,7 +270,7 @@ def test_command_imports_lists_and_verifies(tmp_path, official):
         assert flat[f"{name}.state"] == "verified"
         assert flat[f"{name}.size_bytes"] == find_weights(name).path.stat().st_size
         assert checksum in listed.output
-    assert run("verify").output.count("verified") == 2
+    assert run("verify").output.count("verified") == len(SHIPPED) + 1
 
 
 @pytest.mark.parametrize(
