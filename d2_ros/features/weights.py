@@ -39,7 +39,7 @@ SHIPPED = {
     ),
     "trained": (
         _DATA / "d2_trained.safetensors",
-        "8d6696e5c8b54984bc4b160a3de2dcc7615f78c7a1c3680f2302a9863212bb16",
+        "a47f7bac741faf311b7f6020b2f879e8b34ec3bf632598e7f64fe60f2c7c3e44",
     ),
 }
 """Weights inside the package: file and SHA-256."""
