@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import Config
+from d2_ros.features.extractor import Extractor
+from d2_ros.matching.early import early_pyramid
+from d2_ros.matching.pyramid import Pyramid
 from d2_ros.places.memory import PlaceMemory
 from d2_ros.places.place import place_of_result
 from d2_ros.places.recognition import Recognition
-from d2_ros.places.revisit import Revisit
+from d2_ros.places.revisit import Revisit, revisit
 from d2_ros.places.vlad import Vocabulary
 from d2_ros.records import FrameResult
 
@@ -38,6 +44,7 @@ class Keeper:
         self.vocabulary = vocabulary
         self.session = 1 + max((place.session for place in memory.places), default=-1)
         self._recognition = Recognition(memory, config)
+        self._config = config
         self._keeps = keeps
 
     def take(
@@ -54,9 +61,25 @@ class Keeper:
         """
         place = place_of_result(result, image, camera, self.vocabulary, self.session)
         found = self._recognition.look(place)
+        if found is not None and not found.same_light and self._config.alignment.mode != "gray":
+            found = self._by_early_maps(found)
         if self._keeps:
             self.memory.add(place)
         return found
+
+    def _by_early_maps(self, found: Revisit) -> Revisit:
+        if not self._extractor.has_early_maps:
+            return found
+        return revisit(found.place, found.known, self._config, self._early) or found
+
+    def _early(self, image: NDArray[np.uint8]) -> Pyramid:
+        return early_pyramid(self._extractor.early(image), self._config.alignment.levels)
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        """A network of its own, loaded when light first differs: that of the frames is at work."""
+        own = replace(self._config, device="cpu", runtime="torch", precision="fp32")
+        return Extractor(own)
 
     def begin_run(self) -> None:
         """Count what follows as another run: time has jumped back."""

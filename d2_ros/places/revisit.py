@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import match
 from d2_ros.matching.pair import align_pair
 from d2_ros.matching.pose import estimate_pose
-from d2_ros.matching.pyramid import build_pyramid
+from d2_ros.matching.pyramid import Pyramid, build_pyramid
 from d2_ros.matching.verification import verify
 from d2_ros.places.place import Place
 from d2_ros.places.vlad import unit
@@ -26,7 +27,15 @@ _PARALLAX = 1.5
 """Median parallax of the matches, over the error that an inlier may have, up to which a camera
 counts as having turned only: less would tell a direction that is noise."""
 
+_SAME_LIGHT = 0.8
+"""Share of the matches that gray values align in one light: between days of the synthetic room 0.84
+and more, from day to night 0.78 and less."""
+
+_EARLY_CORRELATION = 0.7  # of early maps, which disagree a little even where the place is right
+
 _CPU = torch.device("cpu")
+
+PyramidOf = Callable[[NDArray[np.uint8]], Pyramid]
 
 Pixels = NDArray[np.float64]
 
@@ -77,9 +86,16 @@ class Revisit:
     direction: NDArray[np.float64] | None
     max_error: float
 
+    @property
+    def same_light(self) -> bool:
+        """Whether gray values align nearly all matches."""
+        return self.aligned and len(self.index) >= _SAME_LIGHT * self.inliers
+
 
 @torch.inference_mode()
-def revisit(place: Place, known: Place, config: Config) -> Revisit | None:
+def revisit(
+    place: Place, known: Place, config: Config, early: PyramidOf | None = None
+) -> Revisit | None:
     """Tell whether two keyframes show one place; None where no geometry says so.
 
     Mutual nearest neighbours, geometric verification, alignment of the kept images' patches and
@@ -89,6 +105,9 @@ def revisit(place: Place, known: Place, config: Config) -> Revisit | None:
     ----------
     config
         Uses ``matching`` and ``alignment``.
+    early
+        Makes the pyramid of the network's early maps of an image: aligned by these where gray
+        values align few matches, as by night. It takes seconds.
     """
     descriptors = [torch.from_numpy(item.unit_descriptors()) for item in (place, known)]
     found, settings = match(descriptors[0], descriptors[1:]), config.matching
@@ -103,10 +122,17 @@ def revisit(place: Place, known: Place, config: Config) -> Revisit | None:
         return None
     matches, found = len(found), found.select(inlier)
     pixels, before = pixels[inlier], before[inlier]
-    rows, places, covariance = _aligned(place, known, pixels, before, config)
     # Places are aligned in the images that are kept: a pixel of these is more than a raw one.
     error = settings.max_error / float(place.scale.mean())
+    rows, places, covariance = _aligned(place, known, pixels, before, config, _gray_of(config))
     kept = agree(places, before[rows], error)
+    if early is not None and kept.sum() < _SAME_LIGHT * len(pixels):
+        limit = min(config.alignment.min_correlation, _EARLY_CORRELATION)
+        looser = replace(config, alignment=replace(config.alignment, min_correlation=limit))
+        other = _aligned(place, known, pixels, before, looser, early)
+        agreed = agree(other[1], before[other[0]], error)
+        if agreed.sum() > kept.sum():
+            (rows, places, covariance), kept = other, agreed
     aligned = int(kept.sum()) >= FEWEST_ALIGNED
     if aligned:
         rows, pixels, covariance = rows[kept], places[kept], covariance[kept]
@@ -134,8 +160,17 @@ def revisit(place: Place, known: Place, config: Config) -> Revisit | None:
     )
 
 
+def _gray_of(config: Config) -> PyramidOf:
+    return lambda image: build_pyramid(image.astype(np.float32), config.alignment.levels, _CPU)
+
+
 def _aligned(
-    place: Place, known: Place, pixels: Pixels, before: Pixels, config: Config
+    place: Place,
+    known: Place,
+    pixels: Pixels,
+    before: Pixels,
+    config: Config,
+    pyramid_of: PyramidOf,
 ) -> tuple[NDArray[np.int64], Pixels, NDArray[np.float64]]:
     """Rows whose patches could be aligned, where they lie now (raw px), and how surely."""
     here, there = place.scale, known.scale
@@ -143,10 +178,7 @@ def _aligned(
     around = predict(then, then, now)
     if around is None:
         return np.empty(0, np.int64), np.empty((0, 2)), np.empty((0, 2, 2))
-    pyramids = [
-        build_pyramid(item.image.astype(np.float32), config.alignment.levels, _CPU)
-        for item in (known, place)
-    ]
+    pyramids = [pyramid_of(item.image) for item in (known, place)]
     good, found = align_pair(pyramids, then, now, around, config)
     places = (found.warps.pixels + 0.5) / here - 0.5
     return good, places, found.covariance / (here[:, None] * here)

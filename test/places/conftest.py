@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from skimage import data
 
 from d2_ros.camera import Camera
 from d2_ros.places.place import Place
@@ -68,3 +69,28 @@ def blank():
         return Place(stamp, session, (640, 480), None, unit(np.float32(vlad)), *nothing)
 
     return make
+
+
+def _shifted(shift, light=lambda gray: gray):
+    """Two crops of a photograph, and keypoints in them that are a pixel or two off."""
+    photo, rng = data.coffee()[:, :, 1], np.random.default_rng(0)
+    points = rng.uniform(40, 230, (150, 2))
+    descriptors = unit(rng.standard_normal((150, 128)).astype(np.float32))
+    descriptors = np.rint(127 * descriptors / np.abs(descriptors).max(1, keepdims=True))
+
+    def place(corner, image):
+        pixels = (points - corner + rng.normal(0, 0.7, points.shape)).astype(np.float32)
+        spread = np.ones((150, 3), np.float32)
+        vlad = np.eye(1, 256, dtype=np.float32)[0]
+        return Place(
+            0, 0, (280, 240), None, vlad, pixels, spread, descriptors.astype(np.int8), image
+        )
+
+    known = place(np.zeros(2), photo[100:340, 150:430])
+    u, v = shift
+    return place(np.array(shift), light(photo[100 + v : 340 + v, 150 + u : 430 + u])), known
+
+
+@pytest.fixture
+def shifted():
+    return _shifted

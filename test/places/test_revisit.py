@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from skimage import data
 
 from d2_ros.config import Config
-from d2_ros.features.extractor import Features, ResponseMap
-from d2_ros.places.place import MOST_KEYPOINTS, Place, place_of_features
+from d2_ros.features.extractor import Extractor, Features, ResponseMap
+from d2_ros.matching.early import early_pyramid
+from d2_ros.places.place import MOST_KEYPOINTS, place_of_features
 from d2_ros.places.revisit import revisit
 from d2_ros.places.vlad import load_vocabulary, unit
 
@@ -61,28 +61,8 @@ def test_like_things_elsewhere_are_another_place(make_world):
     assert revisit(world.place()[0], other.place()[0], CONFIG) is None
 
 
-def shifted(shift, light=lambda gray: gray):
-    """Two crops of a photograph, and keypoints in them that are a pixel or two off."""
-    photo, rng = data.coffee()[:, :, 1], np.random.default_rng(0)
-    points = rng.uniform(40, 230, (150, 2))
-    descriptors = unit(rng.standard_normal((150, 128)).astype(np.float32))
-    descriptors = np.rint(127 * descriptors / np.abs(descriptors).max(1, keepdims=True))
-
-    def place(corner, image):
-        pixels = (points - corner + rng.normal(0, 0.7, points.shape)).astype(np.float32)
-        spread = np.ones((150, 3), np.float32)
-        vlad = np.eye(1, 256, dtype=np.float32)[0]
-        return Place(
-            0, 0, (280, 240), None, vlad, pixels, spread, descriptors.astype(np.int8), image
-        )
-
-    known = place(np.zeros(2), photo[100:340, 150:430])
-    u, v = shift
-    return place(np.array(shift), light(photo[100 + v : 340 + v, 150 + u : 430 + u])), known
-
-
 @pytest.mark.parametrize("gain", [1.0, 0.5])
-def test_places_are_aligned_across_the_pair(gain):
+def test_places_are_aligned_across_the_pair(shifted, gain):
     place, known = shifted((12, -7), lambda gray: np.rint(gain * gray).astype(np.uint8))
     found = revisit(place, known, CONFIG)
     assert found.aligned
@@ -91,6 +71,30 @@ def test_places_are_aligned_across_the_pair(gain):
     assert np.median(off) < 0.1  # 1.2 as detected
     sigma = np.sqrt(np.linalg.eigvalsh(found.covariance)[:, 1])
     assert np.median(sigma) < 0.3
+
+
+def test_early_maps_align_what_gray_values_cannot(shifted):
+    """The second image is the negative of the first."""
+    place, known = shifted((12, -7), lambda gray: 255 - gray)
+    assert not revisit(place, known, CONFIG).same_light
+    extractor = Extractor(Config(device="cpu", precision="fp32", runtime="torch"))
+    levels = CONFIG.alignment.levels
+    found = revisit(
+        place, known, CONFIG, lambda image: early_pyramid(extractor.early(image), levels)
+    )
+    assert found.aligned
+    assert len(found.pixels) >= 40
+    off = np.linalg.norm(found.pixels - found.known_pixels + [12, -7], axis=1)
+    assert np.median(off) < 0.15  # 1.2 as detected
+
+
+def test_in_one_light_early_maps_are_not_asked_for(shifted):
+    place, known = shifted((12, -7), lambda gray: gray)
+
+    def never(image):
+        raise AssertionError("gray values align these")
+
+    assert revisit(place, known, CONFIG, never).same_light
 
 
 def test_500_keypoints_with_an_image_take_the_bytes_that_are_said(monkeypatch):
