@@ -107,7 +107,7 @@ def revisit(
         Uses ``matching`` and ``alignment``.
     early
         Makes the pyramid of the network's early maps of an image: aligned by these where gray
-        values align few matches, as by night. It takes seconds.
+        values align few matches, as by night.
     """
     descriptors = [torch.from_numpy(item.unit_descriptors()) for item in (place, known)]
     found, settings = match(descriptors[0], descriptors[1:]), config.matching
