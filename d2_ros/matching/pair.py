@@ -35,6 +35,8 @@ def align_pair(
     starts = [Warps(detected, around.affine), around]
     aligned = align(templates, second, starts, settings)
     good = np.flatnonzero(accept(aligned, detected, settings))
+    if not len(good):
+        return good, aligned.select(good)
     warps = aligned.warps.select(good)
     patches = cut(second[:1], warps.pixels, settings.patch_radius)[0]
     each, one = np.arange(len(good)), np.zeros(len(good), np.int64)

@@ -88,6 +88,16 @@ def test_early_maps_align_what_gray_values_cannot(shifted):
     assert np.median(off) < 0.15  # 1.2 as detected
 
 
+def test_where_nothing_can_be_aligned_the_detected_places_are_told(make_world):
+    """Blank images, and early maps of them."""
+    world = make_world()
+    known, place = world.place(0)[0], world.place(100, (0.6, 0.1, 0.3))[0]
+    extractor = Extractor(Config(device="cpu", precision="fp32", runtime="torch"))
+    found = revisit(place, known, CONFIG, lambda image: early_pyramid(extractor.early(image), 3))
+    assert not found.aligned
+    np.testing.assert_array_equal(found.pixels, place.pixels[found.index])
+
+
 def test_in_one_light_early_maps_are_not_asked_for(shifted):
     place, known = shifted((12, -7), lambda gray: gray)
 
