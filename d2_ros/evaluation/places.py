@@ -16,14 +16,12 @@ from d2_ros.evaluation.peers import Sparse, gray8, mutual_nearest, orb, root_sif
 from d2_ros.evaluation.tracking import Figures
 from d2_ros.features.extractor import Extractor
 from d2_ros.files import write_file
-from d2_ros.matching.early import early_pyramid
 from d2_ros.matching.pose import estimate_pose
-from d2_ros.matching.pyramid import Pyramid
 from d2_ros.matching.verification import verify
 from d2_ros.places.memory import PlaceMemory
 from d2_ros.places.place import MOST_KEYPOINTS, Place, place_of_features
 from d2_ros.places.recognition import RecognitionSettings, look_up
-from d2_ros.places.revisit import revisit
+from d2_ros.places.revisit import by_early_maps
 from d2_ros.places.training import make_vocabulary
 from d2_ros.places.vlad import Floats, Vocabulary, load_vocabulary, vocabulary_bytes
 from d2_ros.sources.base import Frame
@@ -79,9 +77,6 @@ def ask_d2(
             features, frame.stamp, frame.image, frame.camera, vocabulary, session
         )
 
-    def early(image: NDArray[np.uint8]) -> Pyramid:
-        return early_pyramid(extractor.early(image), config.alignment.levels)
-
     places = [keep(frame, 0) for frame in watch(known, "Keeping places")]
     memory = PlaceMemory(places, len(places))
     number = {id(place): index for index, place in enumerate(places)}
@@ -93,7 +88,7 @@ def ask_d2(
         if found:
             best = found[0]
             if not best.same_light:
-                best = revisit(place, best.known, config, early) or best
+                best = by_early_maps(best, config, extractor)
             told = (number[id(best.known)], best.inliers, best.rotation, best.direction)
             answers.append(Answer(candidates, *told))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,7 +61,7 @@ def adjust(
     """
     count = len(keyframes)
     everything = replace(config, window=count, free=count - held, max_landmarks=KEEP_ALL)
-    whole = Window(everything, rig, None if imu is None else imu.copy())
+    whole = Window(everything, rig, copy(imu))  # its estimates change, its samples are shared
     for keyframe in keyframes:
         whole.insert(keyframe.view, keyframe.pose)
     poses = np.stack([keyframe.pose for keyframe in keyframes])

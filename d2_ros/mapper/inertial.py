@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -57,10 +56,6 @@ class Imu:
         """Begin anew with the map; samples are kept."""
         self.aligned, self.bias = False, gtsam.imuBias.ConstantBias()
         self.velocities: dict[int, NDArray[np.float64]] = {}
-
-    def copy(self) -> Imu:
-        """Return one whose estimates can change by themselves; they share the samples."""
-        return copy(self)
 
     def add(self, stamp: int, values: Sequence[float] | NDArray[np.float64]) -> None:
         """Take a sample: angular velocity x, y, z (rad/s), specific force x, y, z (m/s^2)."""

@@ -167,8 +167,9 @@ class Loops:
         return self._place(landmarks, self.graph.correction) if self.graph.loops else landmarks
 
     def _place(self, landmarks: Landmarks, correction: Correction) -> Landmarks:
-        turns, shifts, scales = correction.at(self.seen.last(landmarks.ids))
-        places = scales[:, None] * np.einsum("nij,nj->ni", turns, landmarks.places) + shifts
+        last = self.seen.last(landmarks.ids)
+        turns, _, scales = correction.at(last)
+        places = correction.points(last, landmarks.places)
         covariances = turns @ landmarks.covariances @ turns.swapaxes(1, 2)
         covariances *= (scales**2)[:, None, None]
         return Landmarks(landmarks.most, landmarks.ids, places, covariances)

@@ -78,12 +78,15 @@ class Correction:
 
     def poses(self, stamps: NDArray[np.int64], poses: NDArray[np.float64]) -> NDArray[np.float64]:
         """``(N, 4, 4)`` T_map_camera of T_odom_camera."""
-        turns, shifts, scales = self.at(stamps)
         result = poses.copy()
-        result[:, :3, :3] = turns @ poses[:, :3, :3]
-        turned = np.einsum("nij,nj->ni", turns, poses[:, :3, 3])
-        result[:, :3, 3] = scales[:, None] * turned + shifts
+        result[:, :3, :3] = self.at(stamps)[0] @ poses[:, :3, :3]
+        result[:, :3, 3] = self.points(stamps, poses[:, :3, 3])
         return result
+
+    def points(self, stamps: NDArray[np.int64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``(N, 3)`` places in map of places in odom, each moved with a keyframe."""
+        turns, shifts, scales = self.at(stamps)
+        return np.asarray(scales[:, None] * np.einsum("nij,nj->ni", turns, points) + shifts)
 
     def rigid(self, stamp: int, pose: NDArray[np.float64]) -> NDArray[np.float64]:
         """``(4, 4)`` T_map_odom that brings the pose of a keyframe where it belongs.
@@ -96,11 +99,6 @@ class Correction:
 
 class PoseGraph:
     """The loops that have been told, as far as drift explains them.
-
-    Parameters
-    ----------
-    metric
-        Whether the map is in metres: scales stay 1.
 
     Attributes
     ----------
@@ -141,7 +139,7 @@ class PoseGraph:
         metric
             Whether the map is in metres: scales stay 1.
         """
-        known = [old for old in self.loops if {old.then, old.now} <= keyframes.keys()]
+        known = self._between_known(keyframes)
         if not {loop.then, loop.now} <= keyframes.keys():
             self.refused += 1
             return False
@@ -157,8 +155,11 @@ class PoseGraph:
         self, keyframes: Mapping[int, NDArray[np.float64]], joints: Set[int], metric: bool
     ) -> Correction:
         """What the loops come to with keyframes that have moved since, as by a whole adjustment."""
-        known = [old for old in self.loops if {old.then, old.now} <= keyframes.keys()]
+        known = self._between_known(keyframes)
         return _solve(keyframes, known, joints, metric)[1] if known else Correction()
+
+    def _between_known(self, keyframes: Mapping[int, NDArray[np.float64]]) -> list[Loop]:
+        return [loop for loop in self.loops if {loop.then, loop.now} <= keyframes.keys()]
 
 
 def _solve(

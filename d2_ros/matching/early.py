@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import torch
 
+from d2_ros.config import AlignmentConfig
 from d2_ros.features.device import to_device
 from d2_ros.features.early import EarlyMap
 from d2_ros.matching.pyramid import Level, Pyramid, halve, smooth
+
+_MIN_CORRELATION = 0.7  # maps disagree a little even where the place is right
+
+
+def as_accepted(config: AlignmentConfig) -> AlignmentConfig:
+    """Return the gates as they are for alignments of early maps."""
+    return replace(config, min_correlation=min(config.min_correlation, _MIN_CORRELATION))
 
 
 class LazyPyramid:

@@ -6,18 +6,15 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from d2_ros.camera import Camera
 from d2_ros.config import Config
 from d2_ros.features.extractor import Extractor
-from d2_ros.matching.early import early_pyramid
-from d2_ros.matching.pyramid import Pyramid
 from d2_ros.places.memory import PlaceMemory
 from d2_ros.places.place import place_of_result
 from d2_ros.places.recognition import Recognition
-from d2_ros.places.revisit import Revisit, revisit
+from d2_ros.places.revisit import Revisit, by_early_maps
 from d2_ros.places.vlad import Vocabulary
 from d2_ros.records import FrameResult
 
@@ -62,18 +59,10 @@ class Keeper:
         place = place_of_result(result, image, camera, self.vocabulary, self.session)
         found = self._recognition.look(place)
         if found is not None and not found.same_light and self._config.alignment.mode != "gray":
-            found = self._by_early_maps(found)
+            found = by_early_maps(found, self._config, self._extractor)
         if self._keeps:
             self.memory.add(place)
         return found
-
-    def _by_early_maps(self, found: Revisit) -> Revisit:
-        if not self._extractor.has_early_maps:
-            return found
-        return revisit(found.place, found.known, self._config, self._early) or found
-
-    def _early(self, image: NDArray[np.uint8]) -> Pyramid:
-        return early_pyramid(self._extractor.early(image), self._config.alignment.levels)
 
     @cached_property
     def _extractor(self) -> Extractor:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from d2_ros.config import Config
+from d2_ros.features.extractor import Extractor
+from d2_ros.matching.early import as_accepted, early_pyramid
 from d2_ros.matching.motion import predict
 from d2_ros.matching.neighbours import match
 from d2_ros.matching.pair import align_pair
@@ -30,8 +32,6 @@ counts as having turned only: less would tell a direction that is noise."""
 _SAME_LIGHT = 0.8
 """Share of the matches that gray values align in one light: between days of the synthetic room 0.84
 and more, from day to night 0.78 and less."""
-
-_EARLY_CORRELATION = 0.7  # of early maps, which disagree a little even where the place is right
 
 _CPU = torch.device("cpu")
 
@@ -127,8 +127,7 @@ def revisit(
     rows, places, covariance = _aligned(place, known, pixels, before, config, _gray_of(config))
     kept = agree(places, before[rows], error)
     if early is not None and kept.sum() < _SAME_LIGHT * len(pixels):
-        limit = min(config.alignment.min_correlation, _EARLY_CORRELATION)
-        looser = replace(config, alignment=replace(config.alignment, min_correlation=limit))
+        looser = replace(config, alignment=as_accepted(config.alignment))
         other = _aligned(place, known, pixels, before, looser, early)
         agreed = agree(other[1], before[other[0]], error)
         if agreed.sum() > kept.sum():
@@ -158,6 +157,17 @@ def revisit(
         direction,
         error,
     )
+
+
+def by_early_maps(found: Revisit, config: Config, extractor: Extractor) -> Revisit:
+    """Return a revisit aligned anew by early maps, where that aligns more and there are any."""
+    if not extractor.has_early_maps:
+        return found
+
+    def early(image: NDArray[np.uint8]) -> Pyramid:
+        return early_pyramid(extractor.early(image), config.alignment.levels)
+
+    return revisit(found.place, found.known, config, early) or found
 
 
 def _gray_of(config: Config) -> PyramidOf:

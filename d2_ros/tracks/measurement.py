@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from d2_ros.config import AlignmentConfig
 from d2_ros.matching.alignment import accept, align, forward_backward
 from d2_ros.matching.cutting import cut_plain
+from d2_ros.matching.early import as_accepted
 from d2_ros.matching.motion import predict
 from d2_ros.matching.multiscale import with_disagreement
 from d2_ros.matching.neighbours import Matches
@@ -28,7 +29,6 @@ _GREY_FAILS = 0.4  # share of a pair's alignments; where fewer are accepted, ear
 _CLEARLY_MORE = 1.5  # times as many accepted: gray values are more exact where they do align
 _ENOUGH = 10  # links of a pair, to judge it by
 _LARGE_PART = 0.25  # of a frame's links: the few of an old keyframe are the hard ones anyway
-_MIN_CORRELATION = 0.7  # of early maps, which disagree a little even where the place is right
 
 
 @dataclass(frozen=True)
@@ -284,8 +284,7 @@ def _align_early(
     found = align(
         templates.early_patches(rows, levels, config.patch_radius), target, starts, config
     )
-    limit = min(config.min_correlation, _MIN_CORRELATION)
-    return found, accept(found, origin, replace(config, min_correlation=limit))
+    return found, accept(found, origin, as_accepted(config))
 
 
 def _carry(warps: Warps, offset: NDArray[np.float64]) -> NDArray[np.float64]:
